@@ -1,0 +1,1 @@
+"""Every subsystem of a node as an isolated actor."""

@@ -1,0 +1,1 @@
+"""The cluster's own certificate authority, as pure functions over keys, certificates and tokens."""

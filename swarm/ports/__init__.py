@@ -1,0 +1,1 @@
+"""Where time, randomness, disks and networks enter; everything else receives them."""

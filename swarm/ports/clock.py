@@ -1,0 +1,37 @@
+"""The clock port: the only place where wall time is read.
+
+Sleeping and timeouts go through trio itself, whose clock the simulator replaces; this port adds wall time, which can jump.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import trio
+
+from swarm.model.ids import Instant
+
+
+class Clock(Protocol):
+    """What time it is."""
+
+    def now(self) -> Instant:
+        """Seconds since 1970 by this node's wall clock; it may jump either way."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only move forward; comparable within one process only."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> Instant:
+        """The machine's wall clock."""
+        return Instant(time.time())
+
+    def monotonic(self) -> float:
+        """Trio's clock, so that it agrees with trio's deadlines."""
+        return trio.current_time()

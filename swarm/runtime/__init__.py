@@ -1,0 +1,1 @@
+"""The actor kernel: messages, mailboxes, actors, refs, scopes. Knows nothing of clusters."""

@@ -1,0 +1,1 @@
+"""Bytes between nodes: codec, frames, multiplexer, links over TLS websockets, authorization, routing."""
