@@ -36,7 +36,7 @@ class EntryKind(IntEnum):
 class Entry(NamedTuple):
     """One place of the log. A tuple, because a leader makes tens of thousands a second and the codec packs it as it is."""
 
-    index: Index
+    index: Index  # type: ignore[assignment]  # shadows tuple.index, which nobody calls on an entry
     term: Term
     kind: EntryKind
     data: bytes
