@@ -24,7 +24,7 @@ from swarm.model.ids import (
 )
 from swarm.model.reasons import Reason
 from swarm.model.specs import ClusterSettings, GenericResource, NodeDescription, NodeSpec, ServiceSpec
-from swarm.model.states import NodeState, Role, TaskState, UpdateState
+from swarm.model.states import NodeState, Origin, Role, TaskState, UpdateState
 
 NEVER = Instant(0.0)
 
@@ -81,6 +81,11 @@ class Task:
     reason: Reason | None = None
     """Why it is where it is, or why it waits: the newest decision on it."""
     version: Version = Version(0)
+    origin: Origin = Origin.CREATED
+    restarts: int = 0
+    """How often the slot's task was restarted under this revision so far; a move or an update step does not count."""
+    start_after: Instant = NEVER
+    """Not to be promoted from READY before this instant: the restart delay, which a new leader continues."""
 
     @property
     def is_live(self) -> bool:
@@ -96,6 +101,10 @@ class UpdateStatus:
     started_at: Instant = NEVER
     completed_at: Instant = NEVER
     message: str = ""
+    total: int = 0
+    """Slots that were to be replaced when it began; 0: not counted yet."""
+    failed: int = 0
+    """New tasks that failed within their monitoring so far."""
 
 
 @frozen

@@ -84,6 +84,21 @@ class UpdateOrder(StrEnum):
     START_FIRST = "start-first"
 
 
+class Origin(IntEnum):
+    """What made the orchestrator create a task: decides whether it counts as a restart, or as a step of an update."""
+
+    CREATED = 0
+    """A slot, a node or a job completion had no task."""
+    RESTART = 1
+    """Its predecessor ended."""
+    UPDATE = 2
+    """Its predecessor had another spec."""
+    DRAIN = 3
+    """Its predecessor's node is being drained."""
+    LOSS = 4
+    """Its predecessor's node is lost."""
+
+
 class UpdateState(IntEnum):
     """Where a rolling update stands."""
 
