@@ -11,15 +11,17 @@ Errors: `TemporaryError` is tried again with back-off, `TaskExited` carries how 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, Slot, TaskId
 from swarm.model.objects import PortStatus
 from swarm.model.specs import GenericResource, NodeDescription, ServiceSpec
+from swarm.ports.clock import Clock
+from swarm.ports.entropy import Entropy
 
 
 @frozen
@@ -49,6 +51,8 @@ class Running:
     pid: int = 0
     handle: str = ""
     ports: tuple[PortStatus, ...] = ()
+    note: str = ""
+    """What its user should know although it runs: a limit that this machine cannot enforce."""
 
 
 @frozen
@@ -93,6 +97,20 @@ class LogOptions:
     streams: tuple[Stream, ...] = field(default=(Stream.STDOUT, Stream.STDERR))
 
 
+@frozen
+class ExecutorContext:
+    """What a node hands to the factory of every executor."""
+
+    state_dir: str
+    """The executor's files go below `state_dir/<kind>`, which the factory makes."""
+    clock: Clock
+    entropy: Entropy
+    node_id: NodeId
+    hostname: str
+    env: Mapping[str, str] = field(factory=dict)
+    """The node's own environment."""
+
+
 class Controller(Protocol):
     """One task's way through an executor."""
 
@@ -121,8 +139,12 @@ class Controller(Protocol):
         ...
 
     def logs(self, options: LogOptions) -> AsyncIterator[LogLine]:
-        """Its output; following ends when the task's output has ended."""
+        """Its output; following ends when the task's output has ended. Whoever reads may walk away at any line."""
         ...
+
+
+class ExecutorUnavailable(Exception):
+    """A factory's answer when its runtime cannot be used on this machine; the text says why and what to do."""
 
 
 class Executor(Protocol):
@@ -143,6 +165,14 @@ class Executor(Protocol):
         """Tasks of this node that have anything left here, running or not: the agent removes those nobody owns."""
         ...
 
+    async def discard(self, task_id: TaskId) -> None:
+        """Kill and delete all that is left here of a task of which only the id is known; nothing left is success."""
+        ...
+
     async def run(self) -> None:
         """The executor's own background work (event stream, log rotation); runs until cancelled."""
         ...
+
+
+ExecutorFactory: TypeAlias = Callable[[ExecutorContext], Executor]
+"""What the entry-point group `swarm.executors` names; raises `ExecutorUnavailable` when the runtime is not here."""
