@@ -64,3 +64,11 @@ class WouldDeadlock(SwarmError):
 
     def __init__(self, text: str) -> None:
         super().__init__(ErrorCode.WOULD_DEADLOCK, text)
+
+
+class ActorFailed(Exception):
+    """An actor crashed and is not restarted (any more); its scope ends with this, the crash is its cause."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(text)
+        self.path = path
