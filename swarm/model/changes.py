@@ -29,30 +29,40 @@ class Kind(StrEnum):
     TASK = "task"
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Create:
-    """Add an object. Refused: its id exists; a service's name is taken; a task's service or revision is missing."""
+    """Add an object. Refused: its id exists; a service's name is taken; a task's service or revision is missing.
+
+    Service names are unique whatever their case. There is one cluster object at most.
+    """
 
     object: StoreObject
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Update:
-    """Replace an object whose stored version equals `object.version`; refused otherwise."""
+    """Replace an object whose stored version equals `object.version`; refused otherwise.
+
+    Refused too: a revision, since those never change; another service, revision, slot or (once set) node for a task; a
+    service's new name when it is taken.
+    """
 
     object: StoreObject
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Delete:
-    """Remove an object; refused when `version` is given and is not the stored one. Absent already: no change."""
+    """Remove an object; refused when `version` is given and is not the stored one. Absent already: no change.
+
+    A service takes those of its revisions with it that no task names. A revision that a task names is refused.
+    """
 
     kind: Kind
     id: str
     version: Version | None = None
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Advance:
     """Move a task forward: desired and status by rank, never back. A task that is gone: no change.
 
@@ -66,9 +76,12 @@ class Advance:
     reason: Reason | None = None
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Assign:
-    """Bind a task to a node (status ASSIGNED). Refused when the task's version is not `version`."""
+    """Bind a task to a node (status ASSIGNED). Refused when the task's version is not `version`.
+
+    Refused too: the node is gone; the task is bound to another node already.
+    """
 
     task_id: TaskId
     version: Version
@@ -89,6 +102,8 @@ class RefusalCode(StrEnum):
     NAME_TAKEN = "name-taken"
     NOT_FOUND = "not-found"
     OUT_OF_DATE = "out-of-date"
+    IMMUTABLE = "immutable"
+    IN_USE = "in-use"
 
 
 @frozen

@@ -8,7 +8,7 @@ from swarm.model.changes import Kind
 from swarm.model.objects import StoreObject
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Event:
     """One object before and after: `before` is None for a creation, `after` for a deletion."""
 

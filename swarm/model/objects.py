@@ -29,7 +29,7 @@ from swarm.model.states import NodeState, Origin, Role, TaskState, UpdateState
 NEVER = Instant(0.0)
 
 
-@frozen
+@frozen(weakref_slot=False)
 class PortStatus:
     """A port that a running task holds on its node."""
 
@@ -38,7 +38,7 @@ class PortStatus:
     protocol: str = "tcp"
 
 
-@frozen
+@frozen(weakref_slot=False)
 class TaskStatus:
     """What was observed of a task, by whom and when."""
 
@@ -61,7 +61,7 @@ class TaskStatus:
 NEW_STATUS = TaskStatus()
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Task:
     """One run of a slot: never re-run, never moved. Identity (service, revision, slot) never changes."""
 

@@ -1,7 +1,8 @@
 """A read-only view of the store: what planners and readers get instead of the store itself.
 
-The view is live: within one turn nothing changes under it, after an `await` it may have. Iteration orders are
-deterministic: insertion order of the index, which is the same on every member since it follows the log.
+The view is live: within one turn nothing changes under it, after an `await` it may have. Iteration orders are the same on
+every member, whether it followed the log or was restored from a snapshot: tables and pending tasks in order of creation, a
+service's tasks by slot and then creation, a node's tasks by id.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Snapshot(Protocol):
     def tasks_of_service(self, id: ServiceId) -> Collection[Task]: ...
     def tasks_of_node(self, id: NodeId) -> Collection[Task]: ...
     def slots_of_service(self, id: ServiceId) -> Mapping[Slot, Collection[Task]]:
-        """Slot number to its tasks, all of them, history too (global kinds keep all in slot 0: use by node)."""
+        """Slot number, ascending, to its tasks, all of them, history too (global kinds keep all in slot 0: use by node)."""
         ...
 
     def pending_tasks(self) -> Collection[Task]:
@@ -62,4 +63,6 @@ class Snapshot(Protocol):
         """What the node's tasks hold, kept as changes are applied; an empty one for a node without tasks."""
         ...
 
-    def ids_with_prefix(self, kind: str, prefix: str) -> Iterator[str]: ...
+    def ids_with_prefix(self, kind: str, prefix: str) -> Iterator[str]:
+        """Ids of nodes, services or tasks (`kind` is a `Kind` value) that start with `prefix`, sorted."""
+        ...

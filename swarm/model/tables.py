@@ -1,0 +1,386 @@
+"""The store's tables and the indexes over them: every look-up of `snapshot.Snapshot`, and the one way to change a row.
+
+A row changes by `put_*(before, after)` alone, which moves every index by the difference, so that the cost follows the
+change. Indexes hold ids, not objects: a status report replaces one entry of one table and touches nothing else. Nothing here
+judges a change; that is `store.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from swarm.model.changes import Kind
+from swarm.model.ids import NodeId, RevisionNumber, ServiceId, Slot, TaskId, Version
+from swarm.model.idset import EMPTY, IdSet, PrefixIndex, each, with_id, without_id
+from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task
+from swarm.model.resources import NodeUsage
+from swarm.model.specs import ServiceSpec
+from swarm.model.states import TaskState
+from swarm.model.usage import NO_USAGE, NodeTasks, RevisionUse
+
+# Plain ints: an enum member is looked up through its class each time (40 ns), and these comparisons run once a change.
+PENDING = int(TaskState.PENDING)
+RUNNING = int(TaskState.RUNNING)
+COMPLETE = int(TaskState.COMPLETE)
+
+
+class Lineage:
+    """What belongs to one service id: its revisions (ascending) and its task ids by slot; outlives the service itself."""
+
+    __slots__ = ("id", "revisions", "slots", "tasks")
+
+    def __init__(self, id: ServiceId) -> None:
+        self.id = id
+        self.revisions: list[RevisionUse] = []
+        self.slots: dict[Slot, IdSet] = {}
+        self.tasks = 0
+
+    def use(self, number: RevisionNumber) -> RevisionUse | None:
+        """The revision's entry; the newest are asked for most."""
+        for entry in reversed(self.revisions):
+            if entry.revision.number == number:
+                return entry
+        return None
+
+
+class ServiceTasks(Collection[Task]):
+    """A service's tasks, by slot and then creation; a live view."""
+
+    __slots__ = ("_lineage", "_tasks")
+
+    def __init__(self, lineage: Lineage, tasks: dict[TaskId, Task]) -> None:
+        self._lineage = lineage
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return self._lineage.tasks
+
+    def __iter__(self) -> Iterator[Task]:
+        tasks = self._tasks
+        slots = self._lineage.slots
+        for slot in sorted(slots):
+            ids = slots[slot]
+            if isinstance(ids, str):
+                yield tasks[TaskId(ids)]
+            else:
+                for id in ids:
+                    yield tasks[TaskId(id)]
+
+    def __contains__(self, task: object) -> bool:
+        return isinstance(task, Task) and task.service_id == self._lineage.id and self._tasks.get(task.id) == task
+
+
+class ServiceSlots(Mapping[Slot, Collection[Task]]):
+    """A service's slots, ascending, each with its tasks in order of creation; a live view."""
+
+    __slots__ = ("_slots", "_tasks")
+
+    def __init__(self, slots: dict[Slot, IdSet], tasks: dict[TaskId, Task]) -> None:
+        self._slots = slots
+        self._tasks = tasks
+
+    def __getitem__(self, slot: Slot) -> tuple[Task, ...]:
+        tasks = self._tasks
+        return tuple([tasks[TaskId(id)] for id in each(self._slots[slot])])
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(sorted(self._slots))
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._slots
+
+
+class PendingTasks(Collection[Task]):
+    """Tasks whose status is PENDING or below, in order of creation; a live view."""
+
+    __slots__ = ("_pending", "_tasks")
+
+    def __init__(self, pending: dict[TaskId, None], tasks: dict[TaskId, Task]) -> None:
+        self._pending = pending
+        self._tasks = tasks
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self._tasks.__getitem__, self._pending)
+
+    def __contains__(self, task: object) -> bool:
+        return isinstance(task, Task) and task.id in self._pending and self._tasks.get(task.id) == task
+
+
+class Tables:
+    """All rows and indexes; implements `snapshot.Snapshot`."""
+
+    __slots__ = (
+        "_cluster", "_holders", "_lineages", "_names", "_node_ids", "_nodes", "_pending", "_service_ids", "_services",
+        "_task_ids", "_tasks", "_version",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._version = Version(0)
+        self._cluster: Cluster | None = None
+        self._nodes: dict[NodeId, Node] = {}
+        self._services: dict[ServiceId, Service] = {}
+        self._tasks: dict[TaskId, Task] = {}
+        self._lineages: dict[ServiceId, Lineage] = {}
+        self._names: dict[str, ServiceId] = {}
+        self._holders: dict[NodeId, NodeTasks] = {}
+        self._pending: dict[TaskId, None] = {}
+        self._node_ids = PrefixIndex()
+        self._service_ids = PrefixIndex()
+        self._task_ids = PrefixIndex()
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+    @property
+    def version(self) -> Version:
+        """Raft index of the last applied entry."""
+        return self._version
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """The one cluster object, None before it was created."""
+        return self._cluster
+
+    def node(self, id: NodeId) -> Node | None:
+        """The node, None when there is none."""
+        return self._nodes.get(id)
+
+    def service(self, id: ServiceId) -> Service | None:
+        """The service, None when there is none."""
+        return self._services.get(id)
+
+    def task(self, id: TaskId) -> Task | None:
+        """The task, None when there is none."""
+        return self._tasks.get(id)
+
+    def revision(self, service_id: ServiceId, number: RevisionNumber) -> Revision | None:
+        """The revision, None when there is none."""
+        use = self._use(service_id, number)
+        return None if use is None else use.revision
+
+    def spec_of(self, task: Task) -> ServiceSpec | None:
+        """The spec that the task was made from; it is there as long as the task is."""
+        use = self._use(task.service_id, task.revision)
+        return None if use is None else use.revision.spec
+
+    def service_named(self, name: str) -> Service | None:
+        """The service of that name in any case."""
+        id = self._names.get(name.casefold())
+        return None if id is None else self._services[id]
+
+    def nodes(self) -> Collection[Node]:
+        """All nodes in order of creation; a live view."""
+        return self._nodes.values()
+
+    def services(self) -> Collection[Service]:
+        """All services in order of creation; a live view."""
+        return self._services.values()
+
+    def tasks(self) -> Collection[Task]:
+        """All tasks in order of creation; a live view."""
+        return self._tasks.values()
+
+    def revisions_of(self, service_id: ServiceId) -> tuple[Revision, ...]:
+        """The service's stored revisions, ascending; those that tasks still name outlive the service."""
+        lineage = self._lineages.get(service_id)
+        return () if lineage is None else tuple([use.revision for use in lineage.revisions])
+
+    def tasks_of_service(self, id: ServiceId) -> Collection[Task]:
+        """All of the service's tasks, by slot and then creation."""
+        lineage = self._lineages.get(id)
+        return () if lineage is None else ServiceTasks(lineage, self._tasks)
+
+    def tasks_of_node(self, id: NodeId) -> Collection[Task]:
+        """All tasks bound to the node, by id."""
+        holder = self._holders.get(id)
+        if holder is None:
+            return ()
+        tasks = self._tasks
+        return tuple([tasks[TaskId(task_id)] for task_id in sorted(each(holder.ids))])
+
+    def slots_of_service(self, id: ServiceId) -> Mapping[Slot, Collection[Task]]:
+        """Slot number, ascending, to its tasks in order of creation."""
+        lineage = self._lineages.get(id)
+        return {} if lineage is None else ServiceSlots(lineage.slots, self._tasks)
+
+    def pending_tasks(self) -> Collection[Task]:
+        """Tasks with status PENDING or below, in order of creation."""
+        return PendingTasks(self._pending, self._tasks)
+
+    def usage(self, id: NodeId) -> NodeUsage:
+        """What the node's tasks hold; a live view."""
+        return self._holders.get(id, NO_USAGE)
+
+    def ids_with_prefix(self, kind: str, prefix: str) -> Iterator[str]:
+        """The node, service or task ids that start with `prefix`, sorted. ValueError for another kind."""
+        index = {Kind.NODE: self._node_ids, Kind.SERVICE: self._service_ids, Kind.TASK: self._task_ids}.get(Kind(kind))
+        if index is None:
+            raise ValueError(f"ids of kind {kind!r} are not looked up by prefix")
+        return iter(index.find(prefix))
+
+    def _use(self, service_id: ServiceId, number: RevisionNumber) -> RevisionUse | None:
+        lineage = self._lineages.get(service_id)
+        return None if lineage is None else lineage.use(number)
+
+    # --- changing --------------------------------------------------------------------------------------------------
+    def _put_cluster(self, after: Cluster | None) -> None:
+        self._cluster = after
+
+    def _put_node(self, before: Node | None, after: Node | None) -> None:
+        if after is not None:
+            self._nodes[after.id] = after
+            if before is None:
+                self._node_ids.add(after.id)
+        elif before is not None:
+            del self._nodes[before.id]
+            self._node_ids.remove(before.id)
+
+    def _put_service(self, before: Service | None, after: Service | None) -> None:
+        if before is not None and (after is None or after.spec.name != before.spec.name):
+            # Within one group another service may have taken the name already.
+            name = before.spec.name.casefold()
+            if self._names.get(name) == before.id:
+                del self._names[name]
+        if after is not None:
+            self._services[after.id] = after
+            self._names[after.spec.name.casefold()] = after.id
+            if before is None:
+                self._service_ids.add(after.id)
+        elif before is not None:
+            del self._services[before.id]
+            self._service_ids.remove(before.id)
+
+    def _put_revision(self, before: Revision | None, after: Revision | None) -> None:
+        if after is not None:
+            lineage = self._lineages.get(after.service_id)
+            if lineage is None:
+                lineage = self._lineages[after.service_id] = Lineage(after.service_id)
+            lineage.revisions.append(RevisionUse(after))
+            lineage.revisions.sort(key=_number_of)
+        elif before is not None:
+            lineage = self._lineages[before.service_id]
+            lineage.revisions = [use for use in lineage.revisions if use.revision.number != before.number]
+            if not lineage.revisions:
+                del self._lineages[before.service_id]
+
+    def _put_task(self, before: Task | None, after: Task | None) -> None:
+        """Store, replace or remove a task. Its service, revision and slot are the same before and after."""
+        task = after if after is not None else before
+        assert task is not None, "a change has at least one side"
+        lineage = self._lineages[task.service_id]
+        use = lineage.use(task.revision)
+        assert use is not None, "a revision that a task names is kept"
+        if before is None:
+            self._insert(task, lineage, use)
+        elif after is None:
+            self._remove(task, lineage, use)
+        else:
+            self._tasks[after.id] = after
+            if before.status.state <= PENDING:
+                if after.status.state > PENDING:
+                    self._leave_pending(after.id)
+            elif after.status.state <= PENDING:
+                self._return_to_pending(after.id)
+        if before is not None and before.node_id:
+            self._rebind(before, after, use, lineage)
+        elif after is not None and after.node_id:
+            self._bind(after, use, lineage.id)
+
+    def _insert(self, task: Task, lineage: Lineage, use: RevisionUse) -> None:
+        self._tasks[task.id] = task
+        self._task_ids.add(task.id)
+        lineage.slots[task.slot] = with_id(lineage.slots.get(task.slot, EMPTY), task.id)
+        lineage.tasks += 1
+        use.tasks += 1
+        if task.status.state <= PENDING:
+            self._pending[task.id] = None
+
+    def _remove(self, task: Task, lineage: Lineage, use: RevisionUse) -> None:
+        del self._tasks[task.id]
+        self._task_ids.remove(task.id)
+        left = without_id(lineage.slots[task.slot], task.id)
+        if left:
+            lineage.slots[task.slot] = left
+        else:
+            del lineage.slots[task.slot]
+        lineage.tasks -= 1
+        use.tasks -= 1
+        if task.status.state <= PENDING:
+            self._leave_pending(task.id)
+
+    def _leave_pending(self, id: TaskId) -> None:
+        pending = self._pending
+        del pending[id]
+        if not pending:
+            # A dict keeps the places of what was deleted, and every walk passes over them; this frees them.
+            pending.clear()
+
+    def _return_to_pending(self, id: TaskId) -> None:
+        """Only an `Update` that takes a status back does this; no planner does, so it may cost a walk over the tasks."""
+        pending = {*self._pending, id}
+        self._pending.clear()
+        self._pending.update((other, None) for other in self._tasks if other in pending)
+
+    def _bind(self, task: Task, use: RevisionUse, service_id: ServiceId) -> None:
+        holder = self._holders.get(task.node_id)
+        if holder is None:
+            holder = self._holders[task.node_id] = NodeTasks()
+        holder.ids = with_id(holder.ids, task.id)
+        if task.desired <= COMPLETE:
+            holder.activate(service_id)
+        if task.status.state <= RUNNING:
+            holder.hold(use, task.generic)
+
+    def _rebind(self, before: Task, after: Task | None, use: RevisionUse, lineage: Lineage) -> None:
+        """Move a bound task's holds by the difference; a bound task never changes its node."""
+        holder = self._holders[before.node_id]
+        was_active, was_holding = before.desired <= COMPLETE, before.status.state <= RUNNING
+        if after is None:
+            active = holding = False
+            holder.ids = without_id(holder.ids, before.id)
+        else:
+            active, holding = after.desired <= COMPLETE, after.status.state <= RUNNING
+        if was_active != active:
+            if active:
+                holder.activate(lineage.id)
+            else:
+                holder.deactivate(lineage.id)
+        if was_holding != holding or (after is not None and before.generic != after.generic):
+            if was_holding:
+                holder.release(use, before.generic)
+            if after is not None and holding:
+                holder.hold(use, after.generic)
+        if not holder.ids:
+            del self._holders[before.node_id]
+
+    def _rows(self) -> list[StoreObject]:
+        """Every object, in an order in which each can be inserted: what it names comes before it."""
+        rows: list[StoreObject] = [] if self._cluster is None else [self._cluster]
+        rows += self._nodes.values()
+        rows += self._services.values()
+        rows += [use.revision for lineage in self._lineages.values() for use in lineage.revisions]
+        rows += self._tasks.values()
+        return rows
+
+    def load(self, objects: Iterable[StoreObject]) -> None:
+        """Insert objects in the order of a dump, their versions as they are; for tables that are being restored."""
+        for it in objects:
+            match it:
+                case Task():
+                    self._put_task(None, it)
+                case Revision():
+                    self._put_revision(None, it)
+                case Service():
+                    self._put_service(None, it)
+                case Node():
+                    self._put_node(None, it)
+                case Cluster():
+                    self._put_cluster(it)
+
+
+def _number_of(use: RevisionUse) -> int:
+    return use.revision.number
