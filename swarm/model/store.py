@@ -26,7 +26,7 @@ from swarm.model.changes import (
     RefusalCode,
     Update,
 )
-from swarm.model.construct import constructor_of
+from swarm.model.construct import constructor_of, copier_of
 from swarm.model.events import Event
 from swarm.model.ids import NO_NODE, NodeId, RevisionNumber, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task, revision_key
@@ -36,7 +36,9 @@ T = TypeVar("T", bound=StoreObject)
 Transition: TypeAlias = "tuple[Kind, StoreObject | None, StoreObject | None]"
 
 _TASK = Kind.TASK
-_new_task = constructor_of(Task)
+_with_assignment = copier_of(Task, "node_id", "status", "generic", "reason", "version")
+_with_progress = copier_of(Task, "desired", "status", "reason", "version")
+_with_version = copier_of(Task, "version")
 _new_event = constructor_of(Event)
 _KINDS: dict[type, Kind] = {
     Cluster: Kind.CLUSTER,
@@ -320,7 +322,7 @@ class _Judge:
 
     def _stamped(self, object: T) -> T:
         if isinstance(object, Task):
-            return cast("T", _stamped_task(object, self._index))
+            return cast("T", _with_version(object, self._index))
         return evolve(object, version=self._index)
 
 
@@ -342,10 +344,8 @@ def _judge_assign(change: Assign, task: Task | None, node: Node | None) -> Refus
 
 def _assigned(before: Task, change: Assign, node_id: NodeId, index: Version) -> Task:
     """`node_id` is the stored node's own string, so that tasks share it."""
-    return _new_task(
-        before.id, before.service_id, before.revision, before.slot, node_id, before.desired, change.status, before.created_at,
-        before.job_iteration, change.generic, change.reason if change.reason is not None else before.reason, index,
-    )  # fmt: skip
+    reason = change.reason if change.reason is not None else before.reason
+    return _with_assignment(before, node_id, change.status, change.generic, reason, index)
 
 
 def _advanced(before: Task, change: Advance, index: Version) -> Task:
@@ -360,17 +360,7 @@ def _advanced(before: Task, change: Advance, index: Version) -> Task:
         reason = change.reason
     if desired is before.desired and status is before.status and reason is before.reason:
         return before
-    return _new_task(
-        before.id, before.service_id, before.revision, before.slot, before.node_id, desired, status, before.created_at,
-        before.job_iteration, before.generic, reason, index,
-    )  # fmt: skip
-
-
-def _stamped_task(it: Task, index: Version) -> Task:
-    return _new_task(
-        it.id, it.service_id, it.revision, it.slot, it.node_id, it.desired, it.status, it.created_at,
-        it.job_iteration, it.generic, it.reason, index,
-    )  # fmt: skip
+    return _with_progress(before, desired, status, reason, index)
 
 
 def _check_identity(before: Task, after: Task) -> None:
