@@ -62,3 +62,7 @@ class ChangePending(RaftError):
         super().__init__(text)
         self.index = index
         """Try again once this index is committed."""
+
+
+class InvariantBroken(Exception):
+    """Something that Raft's rules exclude: a damaged log or a bug. The member must stop; its data is evidence."""
