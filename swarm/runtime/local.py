@@ -37,8 +37,9 @@ class Cell:
         self.mailbox = Mailbox(capacity)
         self.call: Call[Any] | None = None
         """The ask that the present turn works on."""
-        self.deferred: set[Call[Any]] = set()
-        self.streams: set[Pipe[Any]] = set()
+        self.deferred: dict[Call[Any], None] = {}
+        self.streams: dict[Pipe[Any], None] = {}
+        """Ordered sets: what is settled at a crash is settled in the same order in every run."""
         self.waits_for: Cell | None = None
         """Whom the present turn waits for, if it is blocked."""
         self.stop_reason = ""
@@ -66,13 +67,11 @@ class Cell:
     def settle(self, why: str) -> None:
         """Fail the call in hand, all deferred replies and all open streams."""
         call, self.call = self.call, None
-        deferred, self.deferred = self.deferred, set()
-        streams, self.streams = self.streams, set()
         if call is not None:
             call.fail(ActorDied(why))
-        for owed in deferred:
+        for owed in tuple(self.deferred):
             owed.fail(ActorDied(why))
-        for stream in streams:
+        for stream in tuple(self.streams):
             stream.fail(ActorDied(why))
 
     def refuse(self, turn: object, error: SwarmError) -> bool:

@@ -22,7 +22,7 @@ class Pipe(Generic[T]):
 
     __slots__ = ("_callbacks", "_ended", "_error", "_items", "_left", "_reader", "_registry", "_senders", "window")
 
-    def __init__(self, window: int, registry: set[Pipe[T]] | None = None) -> None:
+    def __init__(self, window: int, registry: dict[Pipe[T], None] | None = None) -> None:
         if window < 1:
             raise ValueError(f"a stream's window holds at least one item, not {window}")
         self.window = window
@@ -35,7 +35,7 @@ class Pipe(Generic[T]):
         self._callbacks: list[Callable[[], None]] = []
         self._registry = registry  # the open streams of the actor that answers; this one is in it while it is open
         if registry is not None:
-            registry.add(self)
+            registry[self] = None
 
     # --- the actor's end -------------------------------------------------------------------------------------------
     @property
@@ -141,7 +141,7 @@ class Pipe(Generic[T]):
 
     def _forget(self) -> None:
         if self._registry is not None:
-            self._registry.discard(self)
+            self._registry.pop(self, None)
 
     def _abort_reader(self, _: object) -> trio.lowlevel.Abort:
         self._reader = None

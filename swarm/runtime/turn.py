@@ -123,7 +123,7 @@ class Call(Turn[R], Later[R]):
         if not self.deferred:
             self.deferred = True
             if not self.settled:
-                self._cell.deferred.add(self)
+                self._cell.deferred[self] = None
         return self
 
     def answer(self, value: R) -> None:
@@ -153,7 +153,7 @@ class Call(Turn[R], Later[R]):
             return
         self.settled = True
         if self.deferred:
-            self._cell.deferred.discard(self)
+            self._cell.deferred.pop(self, None)
         callbacks, self._on_cancel = self._on_cancel or [], None
         for callback in callbacks:
             callback()
@@ -181,7 +181,7 @@ class Call(Turn[R], Later[R]):
         self.settled = True
         self._on_cancel = None
         if self.deferred:
-            self._cell.deferred.discard(self)
+            self._cell.deferred.pop(self, None)
         task = self._task
         if task is not None:
             self._task = None
