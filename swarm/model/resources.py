@@ -14,8 +14,9 @@ HostPort: TypeAlias = "tuple[str, int]"
 class NodeUsage(Protocol):
     """Counts and sums over one node's tasks.
 
-    "Active" tasks are those whose desired state is COMPLETE or below; reservations and host ports are held by every task
-    that is bound to the node and whose status is not terminal, tasks being shut down included.
+    A task counts from ASSIGNED on: one that was made for a node and waits for the scheduler's word holds nothing yet, so
+    that two of them cannot keep each other out. "Active" tasks are those whose desired state is COMPLETE or below;
+    reservations and host ports are held by every task whose status is not terminal, tasks being shut down included.
     """
 
     @property

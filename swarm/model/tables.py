@@ -330,20 +330,21 @@ class Tables:
         if holder is None:
             holder = self._holders[task.node_id] = NodeTasks()
         holder.ids = with_id(holder.ids, task.id)
-        if task.desired <= COMPLETE:
+        active, holding = _counts(task)
+        if active:
             holder.activate(service_id)
-        if task.status.state <= RUNNING:
+        if holding:
             holder.hold(use, task.generic)
 
     def _rebind(self, before: Task, after: Task | None, use: RevisionUse, lineage: Lineage) -> None:
         """Move a bound task's holds by the difference; a bound task never changes its node."""
         holder = self._holders[before.node_id]
-        was_active, was_holding = before.desired <= COMPLETE, before.status.state <= RUNNING
+        was_active, was_holding = _counts(before)
         if after is None:
             active = holding = False
             holder.ids = without_id(holder.ids, before.id)
         else:
-            active, holding = after.desired <= COMPLETE, after.status.state <= RUNNING
+            active, holding = _counts(after)
         if was_active != active:
             if active:
                 holder.activate(lineage.id)
@@ -380,6 +381,12 @@ class Tables:
                     self._put_node(None, it)
                 case Cluster():
                     self._put_cluster(it)
+
+
+def _counts(task: Task) -> tuple[bool, bool]:
+    """Whether a bound task is active on its node, and whether it holds what it reserves: both from ASSIGNED on."""
+    state = task.status.state
+    return state > PENDING and task.desired <= COMPLETE, PENDING < state <= RUNNING
 
 
 def _number_of(use: RevisionUse) -> int:

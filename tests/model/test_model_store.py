@@ -303,11 +303,14 @@ def test_usage_follows_binding_stopping_and_ending(store: Store) -> None:
     assert gone.active_by_service == gone.host_ports == gone.generic_amounts == gone.generic_items == {}
 
 
-def test_a_task_bound_at_creation_counts_on_its_node(store: Store) -> None:
+def test_a_task_bound_at_creation_counts_on_its_node_once_it_is_confirmed(store: Store) -> None:
     service(store, "s1", cpus=5)
     task(store, "t1", "s1", node_id="n1")
-    assert store.usage("n1").nano_cpus == 5
+    assert (store.usage("n1").nano_cpus, store.usage("n1").active_tasks) == (0, 0)
     assert [it.id for it in store.pending_tasks()] == ["t1"]
+    assert [it.id for it in store.tasks_of_node("n1")] == ["t1"]
+    apply(store, Advance("t1", status=TaskStatus(TaskState.ASSIGNED)))
+    assert (store.usage("n1").nano_cpus, store.usage("n1").active_tasks) == (5, 1)
 
 
 def test_ids_are_found_by_prefix(store: Store) -> None:

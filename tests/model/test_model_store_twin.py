@@ -140,9 +140,10 @@ def check_same(store: Store, twin: Twin) -> None:
 def check_usage(store: Store, bound: list[Task], node_id: str) -> None:
     assert list(store.tasks_of_node(node_id)) == sorted(bound, key=lambda it: it.id)
     usage = store.usage(node_id)
-    active = Counter(it.service_id for it in bound if it.desired <= TaskState.COMPLETE)
+    confirmed = [it for it in bound if it.status.state > TaskState.PENDING]
+    active = Counter(it.service_id for it in confirmed if it.desired <= TaskState.COMPLETE)
     assert (usage.active_by_service, usage.active_tasks) == (active, active.total())
-    holding = [it for it in bound if it.status.state <= TaskState.RUNNING]
+    holding = [it for it in confirmed if it.status.state <= TaskState.RUNNING]
     specs = [store.spec_of(it) for it in holding]
     assert usage.nano_cpus == sum(it.task.resources.reservations.nano_cpus for it in specs)
     assert usage.memory_bytes == sum(it.task.resources.reservations.memory_bytes for it in specs)
