@@ -30,6 +30,7 @@ from swarm.model.construct import constructor_of, copier_of
 from swarm.model.events import Event
 from swarm.model.ids import NO_NODE, NodeId, RevisionNumber, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task, revision_key
+from swarm.model.states import TaskState
 from swarm.model.tables import Tables
 
 T = TypeVar("T", bound=StoreObject)
@@ -354,6 +355,9 @@ def _advanced(before: Task, change: Advance, index: Version) -> Task:
     if change.desired is not None and change.desired > desired:
         desired = change.desired
     new = change.status
+    if new is not None and new.state > TaskState.RUNNING and not new.running_at:
+        ran = (status.applied_at or status.at) if status.state is TaskState.RUNNING else status.running_at
+        new = evolve(new, running_at=ran) if ran else new
     if new is not None and (new.state > status.state or (new.state == status.state and new != status)):
         status = new
     if change.reason is not None and change.reason != reason:

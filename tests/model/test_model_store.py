@@ -207,6 +207,18 @@ def test_a_tasks_desired_state_and_status_only_move_forward(store: Store) -> Non
     assert store.task("t1").status.message == "healthy"
 
 
+def test_a_status_after_running_says_since_when_the_task_ran(store: Store) -> None:
+    service(store, "web")
+    task(store, "t", "web")
+    apply(store, Advance("t", status=TaskStatus(TaskState.RUNNING, at=4, applied_at=5)))
+    ended = TaskStatus(TaskState.FAILED, at=9, applied_at=10)
+    apply(store, Advance("t", status=ended))
+    assert store.task("t").status == evolve(ended, running_at=5)
+    before = store.task("t")
+    apply(store, Advance("t", status=ended))
+    assert store.task("t") is before
+
+
 def test_an_advance_that_brings_nothing_new_is_no_change(store: Store) -> None:
     service(store, "s1")
     it = task(store, "t1", "s1")

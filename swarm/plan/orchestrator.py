@@ -1,0 +1,225 @@
+"""What the planners of all service kinds share: which keys an event touches, and how keys become work on services.
+
+A kind of service is a subclass that says which services and tasks are its own and plans a whole service or one part of it.
+The memory holds only what may be forgotten: how far a large service was filled, and which nodes are not well, so that
+a task that is bound to one of them is looked at although nothing else happened to it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator
+from typing import ClassVar
+
+from attrs import evolve, field, frozen
+
+from swarm.model.changes import Kind
+from swarm.model.events import Event
+from swarm.model.ids import Ids, Instant, NodeId, ServiceId, Version
+from swarm.model.objects import Cluster, Node, Service, Task
+from swarm.model.reasons import ReasonCode
+from swarm.model.snapshot import Snapshot
+from swarm.model.states import Availability, NodeState, TaskState
+from swarm.plan.base import Plan
+from swarm.plan.context import Draft, ServiceContext, because
+from swarm.plan.keys import EVERYTHING, node_key, parse_key, part_key
+from swarm.plan.slots import stop
+
+BUDGET = 500
+"""Slots that one call changes at the most: about 5 ms of work, so that the event loop breathes in between."""
+
+
+@frozen
+class Filling:
+    """How far a service with many missing tasks was filled; valid for one version of the service."""
+
+    version: Version
+    next_number: int
+    missing: int
+
+
+@frozen
+class Memory:
+    """What a planner remembers between calls; all of it is rebuilt after a leader change."""
+
+    filling: dict[ServiceId, Filling] = field(factory=dict)
+    unwell: frozenset[NodeId] = frozenset()
+    """Nodes whose state may concern a task that arrives there."""
+
+
+class Orchestrator(ABC):
+    """A planner of one kind of services; see `plan.base.Planner`."""
+
+    name: ClassVar[str]
+    slice_keys: ClassVar[int] = 256
+
+    # --- what a kind says --------------------------------------------------------------------------------------------
+    @abstractmethod
+    def owns(self, service: Service) -> bool:
+        """Whether this planner runs the service."""
+
+    @abstractmethod
+    def owns_task(self, task: Task) -> bool:
+        """Whether the task was made for such a service; its service may be gone."""
+
+    @abstractmethod
+    def part_of(self, task: Task) -> str:
+        """The part of its service that the task belongs to, as in its key."""
+
+    @abstractmethod
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
+        """All of a service."""
+
+    @abstractmethod
+    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> bool:
+        """One part of a service; False when only a look at the whole can tell."""
+
+    def node_concerns(self, before: Node | None, after: Node | None) -> bool:
+        """Whether this change of a node can change a decision."""
+        if before is None or after is None:
+            return True
+        return before.status.state is not after.status.state or before.spec.availability is not after.spec.availability
+
+    def parts_on_node(self, draft: Draft, node_id: NodeId) -> Iterator[tuple[ServiceId, str]]:
+        """The parts that a change of the node touches."""
+        for task in draft.view.tasks_of_node(node_id):
+            if task.is_live and self.owns_task(task):
+                yield task.service_id, self.part_of(task)
+
+    # --- the planner's contract -----------------------------------------------------------------------------------
+    def start(self, view: Snapshot) -> tuple[Memory, Iterable[str]]:
+        """Every service, those included whose tasks are all that is left of them."""
+        keys: dict[str, None] = {service.id: None for service in view.services() if self.owns(service)}
+        for task in view.tasks():
+            if task.service_id not in keys and self.owns_task(task) and view.service(task.service_id) is None:
+                keys[task.service_id] = None
+        return Memory(unwell=frozenset(node.id for node in view.nodes() if is_unwell(node))), list(keys)
+
+    def dirty(self, event: Event, memory: Memory) -> Iterable[str]:
+        """The keys that an event touches."""
+        match event.object:
+            case Task() as task if self.owns_task(task):
+                return self._dirty_task(event.before, event.after, memory)
+            case Service() as service if self.owns(service):
+                return (service.id,)
+            case Node() as node if self.node_concerns(_as_node(event.before), _as_node(event.after)):
+                return (node_key(node.id),)
+            case Cluster() if event.kind is Kind.CLUSTER and _replacement_changed(event):
+                return (EVERYTHING,)
+        return ()
+
+    def _dirty_task(self, before: object, after: object, memory: Memory) -> Iterable[str]:
+        if not isinstance(after, Task):
+            assert isinstance(before, Task), "an event has at least one side"
+            return (before.service_id if before.is_live else part_key(before.service_id, self.part_of(before)),)
+        if not isinstance(before, Task):
+            touched = bool(after.node_id) and after.node_id in memory.unwell
+        else:
+            state = after.status.state
+            touched = (
+                (state is not before.status.state and state >= TaskState.RUNNING)
+                or (after.desired is not before.desired and TaskState.COMPLETE < after.desired < TaskState.REMOVE)
+                or (after.node_id != before.node_id and after.node_id in memory.unwell)
+                or (state <= TaskState.PENDING and after.status.error != before.status.error)
+            )
+        return (part_key(after.service_id, self.part_of(after)),) if touched else ()
+
+    def plan(self, view: Snapshot, keys: Collection[str], memory: Memory, now: Instant, ids: Ids) -> Plan[Memory]:
+        """What to change for these keys."""
+        draft = Draft(view, now, ids, budget=BUDGET)
+        whole, parts, memory = self._expand(draft, keys, memory)
+        contexts: dict[ServiceId, ServiceContext] = {}
+        for service_id, part in parts:
+            if service_id in whole:
+                continue
+            if draft.budget <= 0:
+                draft.again[part_key(service_id, part)] = None
+                continue
+            ctx = contexts.get(service_id) or self._context(draft, service_id)
+            if ctx is None:
+                whole[service_id] = None
+                continue
+            contexts[service_id] = ctx
+            draft.budget -= 1
+            if not self.plan_part(draft, ctx, part):
+                whole[service_id] = None
+        for service_id in whole:
+            if draft.budget <= 0:
+                draft.again[service_id] = None
+                continue
+            draft.budget -= 1
+            ctx = self._context(draft, service_id)
+            if ctx is not None:
+                memory = self.plan_service(draft, ctx, memory)
+            elif view.service(service_id) is None:
+                memory = self._retire(draft, service_id, memory)
+        return Plan(memory, tuple(draft.groups), draft.wake, tuple(draft.again))
+
+    def _expand(
+        self, draft: Draft, keys: Collection[str], memory: Memory
+    ) -> tuple[dict[ServiceId, None], dict[tuple[ServiceId, str], None], Memory]:
+        whole: dict[ServiceId, None] = {}
+        parts: dict[tuple[ServiceId, str], None] = {}
+        unwell = set(memory.unwell)
+        for text in keys:
+            key = parse_key(text)
+            if key.everything:
+                draft.again.update((service.id, None) for service in draft.view.services() if self.owns(service))
+            elif key.node is not None:
+                node = draft.view.node(key.node)
+                (unwell.discard if node is not None and not is_unwell(node) else unwell.add)(key.node)
+                parts.update((part, None) for part in self.parts_on_node(draft, key.node))
+            elif key.service is not None and key.part:
+                parts[key.service, key.part] = None
+            elif key.service is not None:
+                whole[key.service] = None
+        if unwell != memory.unwell:
+            memory = evolve(memory, unwell=frozenset(unwell))
+        return whole, parts, memory
+
+    def _context(self, draft: Draft, service_id: ServiceId) -> ServiceContext | None:
+        service = draft.view.service(service_id)
+        if service is None or not self.owns(service):
+            return None
+        return ServiceContext(draft.view, service, draft.now, draft.ids)
+
+    def _retire(self, draft: Draft, service_id: ServiceId, memory: Memory) -> Memory:
+        """Stop all that a removed service left; the reaper deletes the records once the tasks have stopped."""
+        reason = because(ReasonCode.SERVICE_REMOVED, "its service was removed")
+        for task in draft.view.tasks_of_service(service_id):
+            if task.desired is TaskState.REMOVE or not self.owns_task(task):
+                continue
+            if draft.budget <= 0:
+                draft.again[service_id] = None
+                break
+            draft.budget -= 1
+            draft.add(stop(task, reason, TaskState.REMOVE))
+        return without_filling(memory, service_id)
+
+
+def is_unwell(node: Node) -> bool:
+    """Whether a task that is bound to the node now may have to leave it."""
+    return (
+        node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED)
+        or node.spec.availability is not Availability.ACTIVE
+    )
+
+
+def without_filling(memory: Memory, service_id: ServiceId) -> Memory:
+    """The memory without what it holds of a service."""
+    if service_id not in memory.filling:
+        return memory
+    return evolve(memory, filling={key: value for key, value in memory.filling.items() if key != service_id})
+
+
+def _as_node(value: object) -> Node | None:
+    return value if isinstance(value, Node) else None
+
+
+def _replacement_changed(event: Event) -> bool:
+    """Whether the settings that say when a silent node's tasks are replaced changed."""
+    before, after = event.before, event.after
+    if not isinstance(before, Cluster) or not isinstance(after, Cluster):
+        return True
+    old, new = before.settings, after.settings
+    return (old.replace_after_s, old.heartbeat_period_s) != (new.replace_after_s, new.heartbeat_period_s)
