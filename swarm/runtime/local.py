@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -183,14 +184,16 @@ class LocalRef:
     ) -> Call[R]:
         """Ask without a task that waits: `on_done(call)` is called once with `call.error` or else `call.value` set.
 
-        For the wire's side of a remote ask. `call.give_up()` when the asker cancels; `on_done` is not called then.
-        Raises `SwarmError`: ACTOR_DIED, MAILBOX_FULL, INVALID, WOULD_DEADLOCK.
+        For the wire's side of a remote ask. Stands in line for room as `ask` does, without parking anybody: whoever
+        delivers has a limit of its own. `call.give_up()` when the asker cancels; `on_done` is not called then.
+        Raises `SwarmError`: ACTOR_DIED, INVALID, WOULD_DEADLOCK.
         """
         cell = self._cell
         self._check(request, Shape.ANSWERED, chain)
         call: Call[R] = Call(cell, caller, deadline, chain, on_done)
-        if not cell.mailbox.offer((request, call)):
-            raise self.unreached()
+        place = cell.mailbox.push((request, call))
+        if place is not None:
+            call.on_cancel(partial(cell.mailbox.withdraw, place))
         return call
 
     def stream(

@@ -15,7 +15,7 @@ import msgpack
 from swarm.ca.identity import Peer, PeerRole
 
 VERSION: Final = 1
-"""Both sides send theirs in Hello; a side that cannot speak with the other's says so in GoAway."""
+"""Both sides send theirs in Hello; the newer side speaks as the older one can."""
 
 HELLO: Final = 0
 OPEN: Final = 1

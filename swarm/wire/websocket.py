@@ -1,0 +1,472 @@
+"""The real network: binary websocket messages over mutual TLS, as a `ports.net.Net`.
+
+One idea: a connection is handed out only after its TLS and websocket handshakes, with the peer that the certificate names.
+Each lives in a task of its own in the net's nursery, so that no failure inside the websocket library reaches anybody but
+the user of that connection. Byte streams come from `Streams`, so that a simulation can run this code on streams of its own.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol, TypeAlias
+
+import trio
+import trio_websocket
+
+from swarm.ca.certificates import CertificateError
+from swarm.ca.credentials import Credentials
+from swarm.ca.identity import Peer, PeerRole
+from swarm.ports.net import DialError, Listener, Transport, TransportClosed
+from swarm.wire.addresses import join_address, split_address
+from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from swarm.wire.tls import client_context, explain, peer_of_stream, server_context
+
+HANDSHAKE_S: Final = 10.0
+"""A peer that connects has this long for TLS and for the websocket request; slow links need 3 round trips."""
+HANDSHAKES_MAX: Final = 256
+"""Handshakes under way at once on one port; more connections wait in the kernel's backlog."""
+CLOSE_S: Final = 2.0
+"""For the closing handshake; a peer that does not read is cut off after it."""
+LINGER_S: Final = 1.0
+"""After a failed handshake, so that the alert reaches the peer instead of a reset."""
+ACCEPT_RETRY_S: Final = 0.1
+"""After a failed accept."""
+RECEIVE_BYTES: Final = 64 * 1024
+"""Bytes read at once; the library's 4 KiB would cost 16 turns of the loop a chunk."""
+RESOURCE: Final = "/swarm/1"
+
+ByteStream: TypeAlias = trio.abc.Stream
+
+
+class Streams(Protocol):
+    """Where byte streams come from: TCP, or a simulation."""
+
+    async def connect(self, host: str, port: int) -> ByteStream:
+        """A stream to that place; raises `OSError`."""
+        ...
+
+    async def listen(self, host: str, port: int) -> list[trio.abc.Listener[trio.abc.Stream]]:
+        """Bound listeners; raises `OSError`."""
+        ...
+
+    def local_address(self, listener: trio.abc.Listener[trio.abc.Stream]) -> str:
+        """host:port that a listener is bound to."""
+        ...
+
+    def remote_address(self, stream: ByteStream) -> str:
+        """host:port of a stream's other side."""
+        ...
+
+
+class TcpStreams:
+    """The machine's TCP."""
+
+    async def connect(self, host: str, port: int) -> ByteStream:
+        """To the first of the host's addresses that answers."""
+        return await trio.open_tcp_stream(host, port)
+
+    async def listen(self, host: str, port: int) -> list[trio.abc.Listener[trio.abc.Stream]]:
+        """On every address of the host; all interfaces for an unspecified one."""
+        return list(await trio.open_tcp_listeners(port, host=host))
+
+    def local_address(self, listener: trio.abc.Listener[trio.abc.Stream]) -> str:
+        """As the kernel says."""
+        assert isinstance(listener, trio.SocketListener)
+        host, port = listener.socket.getsockname()[:2]
+        return join_address(host, port)
+
+    def remote_address(self, stream: ByteStream) -> str:
+        """As the kernel says; empty when the connection is gone already."""
+        assert isinstance(stream, trio.SocketStream)
+        try:
+            host, port = stream.socket.getpeername()[:2]
+        except OSError:
+            return ""
+        return join_address(host, port)
+
+
+class _Watched(trio.abc.Stream):
+    """A TLS stream that remembers how it ended and tells at once: the websocket library does not, during its handshake."""
+
+    def __init__(self, stream: trio.SSLStream[ByteStream]) -> None:
+        self._stream = stream
+        self.error: BaseException | None = None
+        self.on_end: Callable[[], object] = lambda: None
+
+    def _ended(self, error: BaseException | None) -> None:
+        self.error = self.error or error
+        self.on_end()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError as error:
+            self._ended(error.__cause__)
+            raise
+        if not data:
+            self._ended(None)
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class WebsocketTransport:
+    """One connection, as `ports.net.Transport`."""
+
+    def __init__(
+        self, connection: trio_websocket.WebSocketConnection, stream: _Watched, peer: Peer, remote_address: str
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._peer = peer
+        self._remote_address = remote_address
+        self.released = trio.Event()
+        """Set once nobody uses it any more: its task ends then."""
+
+    @property
+    def peer(self) -> Peer:
+        """From the certificate, fixed for the life of the connection."""
+        return self._peer
+
+    @property
+    def remote_address(self) -> str:
+        """host:port of the other side as seen here."""
+        return self._remote_address
+
+    async def send(self, data: bytes) -> None:
+        """One binary message. A cancelled send leaves half a TLS record: only close after that."""
+        try:
+            await self._connection.send_message(data)
+        except trio_websocket.ConnectionClosed as closed:
+            raise self._closed(closed) from closed
+
+    async def receive(self) -> bytes:
+        """The next binary message."""
+        try:
+            message = await self._connection.get_message()
+        except trio_websocket.ConnectionClosed as closed:
+            raise self._closed(closed) from closed
+        if isinstance(message, str):
+            raise TransportClosed(f"{self._remote_address} sent a text message")
+        return message
+
+    def _closed(self, closed: trio_websocket.ConnectionClosed) -> TransportClosed:
+        why = explain(self._stream.error)
+        reason = closed.reason
+        if not why and reason is not None and reason.reason:
+            why = reason.reason
+        if not why:
+            why = "closed" if reason is not None and reason.code == 1000 else "the connection broke off"
+        return TransportClosed(f"{self._remote_address}: {why}")
+
+    async def aclose(self) -> None:
+        """Close in order for `CLOSE_S`, then by force."""
+        try:
+            with trio.move_on_after(CLOSE_S):
+                await self._connection.aclose()
+        finally:
+            self.released.set()
+            await trio.aclose_forcefully(self._stream)
+
+
+_Upgrade: TypeAlias = Callable[[trio.Nursery, _Watched], Awaitable[trio_websocket.WebSocketConnection]]
+
+
+class WebsocketNet:
+    """`ports.net.Net` over TCP, TLS 1.3 and websockets. Made by `open_net`."""
+
+    def __init__(self, nursery: trio.Nursery, streams: Streams) -> None:
+        self._nursery = nursery
+        self._streams = streams
+        self._credentials: Credentials | None = None
+        self._server: ssl.SSLContext | None = None
+        self._client: ssl.SSLContext | None = None
+        self._anonymous = client_context(None, anonymous=True)
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """What new connections are made with."""
+        return self._credentials
+
+    def set_credentials(self, credentials: Credentials | None) -> None:
+        """From now on prove this node with these, and trust their roots; connections that stand are not touched.
+
+        Credentials without a certificate (a machine that knows the root and is about to join) only dial anonymously.
+        """
+        proven = credentials is not None and bool(credentials.certificate_pem)
+        server = server_context(credentials) if credentials is not None and proven else None
+        client = client_context(credentials, anonymous=False) if proven else None
+        self._anonymous = client_context(credentials, anonymous=True)
+        self._server, self._client, self._credentials = server, client, credentials
+
+    # --- accepting --------------------------------------------------------------------------------------------------
+    def listen(self, address: str) -> AbstractAsyncContextManager[Listener]:
+        """Listen on host:port while the context is open; what was accepted lives on."""
+        return self._listen(address)
+
+    @asynccontextmanager
+    async def _listen(self, address: str) -> AsyncIterator[Listener]:
+        host, port = _parse(address)
+        try:
+            listeners = await self._streams.listen(host, port)
+        except OSError as error:
+            raise DialError(f"cannot listen on {address}: {_os_reason(error)}") from error
+        async with trio.open_nursery() as nursery:
+            listener = WebsocketListener(self, self._streams.local_address(listeners[0]))
+            for each in listeners:
+                nursery.start_soon(listener.run, each, nursery)
+            try:
+                yield listener
+            finally:
+                nursery.cancel_scope.cancel()
+                for each in listeners:
+                    await trio.aclose_forcefully(each)
+
+    async def accept(self, raw: ByteStream) -> WebsocketTransport:
+        """Both handshakes on a stream that was accepted; `TransportClosed` says why they failed."""
+        if self._server is None:
+            raise TransportClosed("this node has no certificate yet")
+        address = self._streams.remote_address(raw)
+        stream = trio.SSLStream(raw, self._server, server_side=True, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            await _send_alert(stream)
+            raise TransportClosed(f"{address}: TLS handshake failed: {error.__cause__ or 'connection lost'}") from error
+        peer = _peer_of(stream)
+        limit = ANONYMOUS_MESSAGE_BYTES_MAX if peer.role is PeerRole.ANONYMOUS else MESSAGE_BYTES_MAX
+
+        async def upgrade(nursery: trio.Nursery, watched: _Watched) -> trio_websocket.WebSocketConnection:
+            request = await trio_websocket.wrap_server_stream(
+                nursery, watched, max_message_size=limit, receive_buffer_size=RECEIVE_BYTES
+            )
+            if request.path != RESOURCE:
+                await request.reject(404, body=b"this is the port of a swarm manager\n")
+                raise TransportClosed(f"{address}: asked for {request.path!r}")
+            return await request.accept()
+
+        return await self._carried(_Watched(stream), peer, address, upgrade)
+
+    # --- dialling ---------------------------------------------------------------------------------------------------
+    async def dial(self, address: str, *, anonymous: bool = False, timeout_s: float) -> Transport:
+        """Connect and check that a manager of this cluster answers; `DialError` says what failed and what to do."""
+        host, port = _parse(address)
+        context = self._anonymous if anonymous else self._client
+        if context is None:
+            raise DialError(f"cannot connect to {address}: this node has no certificate yet; it has to join first")
+        raw: ByteStream | None = None
+        transport: WebsocketTransport | None = None
+        try:
+            with trio.fail_after(timeout_s):
+                raw = await self._streams.connect(host, port)
+                transport = await self._dial(raw, context, address)
+            return transport
+        except trio.TooSlowError:
+            where = "nothing answered" if raw is None else "it accepted the connection but did not finish the handshake"
+            raise DialError(f"cannot connect to {address}: {where} within {timeout_s:g} s") from None
+        except OSError as error:
+            raise DialError(f"cannot connect to {address}: {_os_reason(error)}") from error
+        except TransportClosed as error:
+            raise DialError(f"cannot connect to {address}: {error}") from error
+        finally:
+            if raw is not None and transport is None:
+                await trio.aclose_forcefully(raw)
+
+    async def _dial(self, raw: ByteStream, context: ssl.SSLContext, address: str) -> WebsocketTransport:
+        stream = trio.SSLStream(raw, context, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            await trio.aclose_forcefully(stream)
+            raise TransportClosed(
+                explain(error.__cause__) or "the connection broke off; is this swarm's port?"
+            ) from error
+        peer = _peer_of(stream)
+        if context.verify_mode is not ssl.CERT_NONE and peer.role is not PeerRole.MANAGER:
+            raise TransportClosed("its certificate is not a manager's; nodes connect to managers only")
+
+        async def upgrade(nursery: trio.Nursery, watched: _Watched) -> trio_websocket.WebSocketConnection:
+            return await trio_websocket.wrap_client_stream(
+                nursery,
+                watched,  # type: ignore[arg-type]  # the library needs any stream, its annotation names two
+                address,
+                RESOURCE,
+                max_message_size=MESSAGE_BYTES_MAX,
+                receive_buffer_size=RECEIVE_BYTES,
+            )
+
+        return await self._carried(_Watched(stream), peer, address, upgrade)
+
+    # --- both -------------------------------------------------------------------------------------------------------
+    async def _carried(self, stream: _Watched, peer: Peer, address: str, upgrade: _Upgrade) -> WebsocketTransport:
+        transport: WebsocketTransport = await self._nursery.start(self._carry, stream, peer, address, upgrade)
+        return transport
+
+    async def _carry(
+        self,
+        stream: _Watched,
+        peer: Peer,
+        address: str,
+        upgrade: _Upgrade,
+        *,
+        task_status: trio.TaskStatus[WebsocketTransport],
+    ) -> None:
+        transport: WebsocketTransport | None = None
+        refused: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                stream.on_end = nursery.cancel_scope.cancel
+                connection = await upgrade(nursery, stream)
+                stream.on_end = lambda: None
+                transport = WebsocketTransport(connection, stream, peer, address)
+                task_status.started(transport)
+                await transport.released.wait()
+                nursery.cancel_scope.cancel()
+        # Whatever the websocket library stumbles over ends this connection and nothing else; its user sees it closed.
+        except* Exception as group:
+            refused = group.exceptions[0]
+        finally:
+            await trio.aclose_forcefully(stream)
+        if transport is None:
+            if isinstance(refused, TransportClosed):
+                raise refused
+            raise TransportClosed(explain(stream.error) or _handshake_reason(refused)) from refused
+
+
+class WebsocketListener:
+    """A bound port with the handshakes that are under way on it."""
+
+    def __init__(self, net: WebsocketNet, address: str) -> None:
+        self.address = address
+        self.failed_handshakes = 0
+        """Connections that never became transports: port scans, foreign certificates, plain HTTP."""
+        self._net = net
+        self._slots = trio.Semaphore(HANDSHAKES_MAX)
+        self._ready, self._accepted = trio.open_memory_channel[WebsocketTransport](0)
+
+    async def accept(self) -> Transport:
+        """The next transport whose handshakes succeeded."""
+        return await self._accepted.receive()
+
+    async def run(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery) -> None:
+        """Accept until cancelled."""
+        while True:
+            await self._slots.acquire()
+            try:
+                stream = await listener.accept()
+            except OSError:
+                # Out of descriptors or memory: what is open must end first; try again after a breath.
+                self._slots.release()
+                await trio.sleep(ACCEPT_RETRY_S)
+                continue
+            nursery.start_soon(self._handshake, stream)
+
+    async def _handshake(self, stream: ByteStream) -> None:
+        transport: WebsocketTransport | None = None
+        handed_out = False
+        try:
+            with trio.move_on_after(HANDSHAKE_S):
+                transport = await self._net.accept(stream)
+            if transport is not None:
+                await self._ready.send(transport)
+                handed_out = True
+        except TransportClosed:
+            pass
+        finally:
+            self._slots.release()
+            if not handed_out:
+                self.failed_handshakes += 1
+                if transport is not None:
+                    transport.released.set()
+                await trio.aclose_forcefully(stream)
+
+
+@asynccontextmanager
+async def open_net(
+    credentials: Credentials | None = None, streams: Streams | None = None
+) -> AsyncIterator[WebsocketNet]:
+    """A net whose connections live as long as this context."""
+    async with trio.open_nursery() as nursery:
+        net = WebsocketNet(nursery, streams or TcpStreams())
+        if credentials is not None:
+            net.set_credentials(credentials)
+        try:
+            yield net
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _send_alert(stream: trio.SSLStream[ByteStream]) -> None:
+    """Give the peer the TLS alert of a handshake that failed here, so that it can say why.
+
+    Trio marks the stream broken and leaves the alert in its outgoing buffer, which is private; without that attribute the
+    peer sees the connection end and guesses. The rest of what it sends is read, so that the alert is not lost to a reset.
+    """
+    alert = getattr(stream, "_outgoing", None)
+    with trio.move_on_after(LINGER_S):
+        try:
+            if alert is not None and alert.pending:
+                await stream.transport_stream.send_all(alert.read())
+            if isinstance(stream.transport_stream, trio.abc.HalfCloseableStream):
+                await stream.transport_stream.send_eof()
+            while await stream.transport_stream.receive_some(RECEIVE_BYTES):
+                pass
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+    await trio.aclose_forcefully(stream)
+
+
+def _peer_of(stream: trio.SSLStream[ByteStream]) -> Peer:
+    try:
+        return peer_of_stream(stream)  # type: ignore[arg-type]  # trio passes on the methods of its SSLObject
+    except CertificateError as error:
+        raise TransportClosed(str(error)) from error
+
+
+def _parse(address: str) -> tuple[str, int]:
+    try:
+        return split_address(address)
+    except ValueError as error:
+        raise DialError(str(error)) from None
+
+
+def _handshake_reason(refused: BaseException | None) -> str:
+    if isinstance(refused, trio_websocket.ConnectionRejected):
+        return f"it answers as a web server (status {refused.status_code}), not as swarm"
+    if refused is None:
+        return (
+            "it closed the connection after the TLS handshake: it does not take this node's certificate "
+            "(of another cluster, or expired), or it is stopping"
+        )
+    return f"the handshake failed: {refused or type(refused).__name__}"
+
+
+def _os_reason(error: OSError) -> str:
+    causes = [cause for cause in getattr(error.__cause__, "exceptions", ()) if isinstance(cause, OSError)]
+    error = causes[0] if causes else error
+    name = type(error).__name__
+    text = error.strerror or str(error) or name
+    advice = _ADVICE.get(name) or _ADVICE_BY_TEXT.get(text, "")
+    return f"{text.lower()}{'; ' + advice if advice else ''}"
+
+
+_ADVICE: Final = {
+    "ConnectionRefusedError": "is swarm running there, and is this its port?",
+    "gaierror": "check the host name",
+    "PermissionError": "ports below 1024 need privileges; choose another with --listen",
+}
+_ADVICE_BY_TEXT: Final = {
+    "Address already in use": "another program has the port; choose another with --listen",
+    "Cannot assign requested address": "this machine has no such address; choose one of its own with --listen",
+    "No route to host": "check the network between the machines",
+    "Network is unreachable": "check the network between the machines",
+}
