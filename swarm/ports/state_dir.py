@@ -5,6 +5,7 @@
     pki/roots.pem   the cluster's trust roots
     pki/node.pem    key and certificate in one file, so that one rename replaces both (mode 0600)
     pki/join.json   a join under way: the same key and nonce are used again after a crash
+    pki/founding.json  a new cluster's root key, until its first leader has put it into the store
     raft/           a manager's log and its data key; erased on demotion
     agent/  tasks/  the agent's record of tasks; the executors' files
     swarm.sock      the local socket;  swarm.log  the log of a node that runs in the background
@@ -33,6 +34,7 @@ from swarm.ports.files import LOCK_NAME, DiskFiles, Files, StateDirError, lock_d
 from swarm.runtime.errors import ErrorCode
 
 NODE_FILE, ROOTS_FILE, IDENTITY_FILE, JOIN_FILE = "node.json", "pki/roots.pem", "pki/node.pem", "pki/join.json"
+FOUNDING_FILE = "pki/founding.json"
 DATA_KEY_FILE, LEAVING_FILE = "raft/data.key", "leaving"
 SOCKET_NAME, LOG_NAME = "swarm.sock", "swarm.log"
 SOCKET_PATH_BYTES_MAX = 107
@@ -76,6 +78,16 @@ class PendingJoin:
 
     key_pem: bytes = field(repr=False)
     nonce: str = ""
+
+
+@frozen
+class Founding:
+    """What the first leader of a new cluster puts into the store; afterwards the store alone has it."""
+
+    root_certificate: bytes
+    root_key: bytes = field(repr=False)
+    labels: dict[str, str] = field(factory=dict)
+    """Of the first node."""
 
 
 class StateDir:
@@ -196,6 +208,30 @@ class StateDir:
     def join_done(self) -> None:
         """Forget the pending join."""
         self._files.remove(JOIN_FILE)
+
+    def save_founding(self, founding: Founding) -> None:
+        """Keep it until `founded`, so that a crash before the first commit loses nothing."""
+        plain = {
+            "root_certificate": founding.root_certificate.decode("ascii"),
+            "root_key": founding.root_key.decode("ascii"),
+            "labels": founding.labels,
+        }
+        self._files.write(FOUNDING_FILE, json.dumps(plain).encode())
+
+    def founding(self) -> Founding | None:
+        """What a new cluster still has to be given, None once that is done and for nodes that joined."""
+        data = self._files.read(FOUNDING_FILE)
+        if data is None:
+            return None
+        try:
+            plain = json.loads(data)
+            return Founding(plain["root_certificate"].encode(), plain["root_key"].encode(), dict(plain["labels"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(FOUNDING_FILE, str(error)) from None
+
+    def founded(self) -> None:
+        """The store has it: forget the root key here."""
+        self._files.remove(FOUNDING_FILE)
 
     # --- a manager's data -----------------------------------------------------------------------------------------
     def data_key(self, entropy: Entropy) -> bytes:

@@ -52,3 +52,16 @@ class RenewCertificate(Request[IssuedCertificate]):
     """A fresh certificate for the caller's node id with its present observed role; no token needed."""
 
     csr_pem: bytes
+
+
+@wire_message("ca.renew_expired", to="ca", at=At.LEADER, roles=ANYONE)
+@frozen
+class RenewExpired(Request[IssuedCertificate]):
+    """A fresh certificate for a node whose own has expired, so that TLS takes it for anonymous.
+
+    The request must be for the old certificate's key, which proves that the caller is its owner. DENIED: expired too long
+    ago, of another cluster, another key, or the node was removed.
+    """
+
+    certificate_pem: bytes
+    csr_pem: bytes
