@@ -131,3 +131,14 @@ class DescribeNode(Request[ReportAccepted]):
 
     session_id: str
     description: NodeDescription
+
+
+@wire_message("dispatcher.leave", to="dispatcher", at=At.LEADER, roles=NODES)
+@frozen
+class LeaveNode(Request[None]):
+    """The calling node leaves for good: its record goes, its certificate is refused from now on, its tasks are replaced.
+
+    PRECONDITION: it is a manager still.
+    """
+
+    session_id: str
