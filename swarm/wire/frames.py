@@ -45,7 +45,7 @@ BODY_BYTES_MAX: Final = 48 * 1024 * 1024
 MESSAGE_BYTES_MAX: Final = BODY_BYTES_MAX + 2 * BATCH_BYTES
 """Largest batch that is read: one body of the largest size, and the batch that it closed."""
 ANONYMOUS_MESSAGE_BYTES_MAX: Final = 256 * 1024
-"""Largest batch that is read from a peer without a certificate: its three calls carry a token and a signing request."""
+"""Largest batch that is read from a peer without a certificate: its few calls carry a token and a signing request."""
 BATCH_FRAMES_MAX: Final = 8192
 """Most frames in a batch: a writer puts in fewer, as a frame counts `FRAME_BYTES` at least."""
 FRAME_BYTES: Final = 24

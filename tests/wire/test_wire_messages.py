@@ -47,9 +47,9 @@ def _type(type_: Any) -> str:
     return text
 
 
-def test_only_three_calls_are_open_to_peers_without_a_certificate() -> None:
+def test_only_joining_and_status_are_open_to_peers_without_a_certificate() -> None:
     open_to_all = [what.tag for what in declared() if PeerRole.ANONYMOUS in what.roles]
-    assert open_to_all == ["ca.join", "ca.root", "node.status"]
+    assert open_to_all == ["ca.join", "ca.renew_expired", "ca.root", "node.status"]
 
 
 def test_a_message_without_roles_or_with_a_taken_tag_fails_at_import() -> None:

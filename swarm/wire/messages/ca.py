@@ -1,4 +1,4 @@
-"""How machines get and renew certificates: three calls that are open to a peer without one, as it has none yet."""
+"""How machines get and renew certificates: the calls that are open to a peer without one, as it has none yet."""
 
 from __future__ import annotations
 
