@@ -19,6 +19,7 @@ class ReasonCode(StrEnum):
     NODE_DOWN = "node-down"
     NODE_DRAINED = "node-drained"
     NODE_REMOVED = "node-removed"
+    NODE_PAUSED = "node-paused"
     UPDATED = "updated"
     ROLLED_BACK = "rolled-back"
     SERVICE_REMOVED = "service-removed"

@@ -89,6 +89,11 @@ class ServiceContext:
         """The future instant at which a node's tasks become lost if it stays as it is."""
         return self._look(node_id)[1] if node_id else None
 
+    def name_of(self, node_id: NodeId) -> str:
+        """What people call the node."""
+        node = self.view.node(node_id)
+        return (node.description.hostname if node else "") or short(node_id)
+
     def _look(self, node_id: NodeId) -> tuple[Place, Instant | None]:
         known = self._seen.get(node_id)
         if known is None:

@@ -45,6 +45,8 @@ class Memory:
     filling: dict[ServiceId, Filling] = field(factory=dict)
     unwell: frozenset[NodeId] = frozenset()
     """Nodes whose state may concern a task that arrives there."""
+    owned: frozenset[ServiceId] = frozenset()
+    """Services of a kind that has a share on every node; empty for the other kinds."""
 
 
 class Orchestrator(ABC):
@@ -52,6 +54,8 @@ class Orchestrator(ABC):
 
     name: ClassVar[str]
     slice_keys: ClassVar[int] = 256
+    on_every_node: ClassVar[bool] = False
+    """Whether a service of this kind has a part on each node, so that a node concerns all of them."""
 
     # --- what a kind says --------------------------------------------------------------------------------------------
     @abstractmethod
@@ -80,8 +84,10 @@ class Orchestrator(ABC):
             return True
         return before.status.state is not after.status.state or before.spec.availability is not after.spec.availability
 
-    def parts_on_node(self, draft: Draft, node_id: NodeId) -> Iterator[tuple[ServiceId, str]]:
+    def parts_on_node(self, draft: Draft, node_id: NodeId, memory: Memory) -> Iterator[tuple[ServiceId, str]]:
         """The parts that a change of the node touches."""
+        for service_id in sorted(memory.owned):
+            yield service_id, node_id
         for task in draft.view.tasks_of_node(node_id):
             if task.is_live and self.owns_task(task):
                 yield task.service_id, self.part_of(task)
@@ -89,11 +95,13 @@ class Orchestrator(ABC):
     # --- the planner's contract -----------------------------------------------------------------------------------
     def start(self, view: Snapshot) -> tuple[Memory, Iterable[str]]:
         """Every service, those included whose tasks are all that is left of them."""
-        keys: dict[str, None] = {service.id: None for service in view.services() if self.owns(service)}
+        owned = [service.id for service in view.services() if self.owns(service)]
+        keys: dict[ServiceId, None] = dict.fromkeys(owned)
         for task in view.tasks():
             if task.service_id not in keys and self.owns_task(task) and view.service(task.service_id) is None:
                 keys[task.service_id] = None
-        return Memory(unwell=frozenset(node.id for node in view.nodes() if is_unwell(node))), list(keys)
+        unwell = frozenset(node.id for node in view.nodes() if is_unwell(node))
+        return Memory(unwell=unwell, owned=frozenset(owned if self.on_every_node else ())), list(keys)
 
     def dirty(self, event: Event, memory: Memory) -> Iterable[str]:
         """The keys that an event touches."""
@@ -150,7 +158,7 @@ class Orchestrator(ABC):
             draft.budget -= 1
             ctx = self._context(draft, service_id)
             if ctx is not None:
-                memory = self.plan_service(draft, ctx, memory)
+                memory = self.plan_service(draft, ctx, self._owning(memory, service_id))
             elif view.service(service_id) is None:
                 memory = self._retire(draft, service_id, memory)
         return Plan(memory, tuple(draft.groups), draft.wake, tuple(draft.again))
@@ -168,7 +176,7 @@ class Orchestrator(ABC):
             elif key.node is not None:
                 node = draft.view.node(key.node)
                 (unwell.discard if node is not None and not is_unwell(node) else unwell.add)(key.node)
-                parts.update((part, None) for part in self.parts_on_node(draft, key.node))
+                parts.update((part, None) for part in self.parts_on_node(draft, key.node, memory))
             elif key.service is not None and key.part:
                 parts[key.service, key.part] = None
             elif key.service is not None:
@@ -176,6 +184,11 @@ class Orchestrator(ABC):
         if unwell != memory.unwell:
             memory = evolve(memory, unwell=frozenset(unwell))
         return whole, parts, memory
+
+    def _owning(self, memory: Memory, service_id: ServiceId) -> Memory:
+        if not self.on_every_node or service_id in memory.owned:
+            return memory
+        return evolve(memory, owned=memory.owned | {service_id})
 
     def _context(self, draft: Draft, service_id: ServiceId) -> ServiceContext | None:
         service = draft.view.service(service_id)
@@ -194,7 +207,7 @@ class Orchestrator(ABC):
                 break
             draft.budget -= 1
             draft.add(stop(task, reason, TaskState.REMOVE))
-        return without_filling(memory, service_id)
+        return evolve(without_filling(memory, service_id), owned=memory.owned - {service_id})
 
 
 def is_unwell(node: Node) -> bool:

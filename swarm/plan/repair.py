@@ -157,7 +157,7 @@ def _replace_moving(
     running = any(task.status.state is TaskState.RUNNING for task in good)
     for task in reversed(moving):
         drained = ctx.place(task.node_id) is Place.DRAINED
-        where = f"node {_node_name(ctx, task)} is {'being drained' if drained else 'lost'}"
+        where = f"node {ctx.name_of(task.node_id)} is {'being drained' if drained else 'lost'}"
         code = ReasonCode.NODE_DRAINED if drained else ReasonCode.NODE_DOWN
         if running or (good and task.status.state < TaskState.RUNNING):
             work.changes.append(stop(task, because(code, f"{where}; {short(good[-1].id)} serves its slot")))
@@ -215,11 +215,6 @@ def _tell_waiting(task: Task, where: str, replacement: Task | None, work: Repair
 
 def _condition(ctx: ServiceContext, task: Task) -> RestartCondition:
     return (ctx.view.spec_of(task) or ctx.spec).task.restart.condition
-
-
-def _node_name(ctx: ServiceContext, task: Task) -> str:
-    node = ctx.view.node(task.node_id)
-    return (node.description.hostname if node else "") or short(task.node_id)
 
 
 # --- several tasks that could serve --------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from swarm.model.specs import (
 from swarm.model.states import Availability, NodeState, TaskState, UpdateState
 from swarm.model.store import Store
 from swarm.plan.base import Planner
+from swarm.plan.global_services import GlobalPlanner
 from swarm.plan.reap import Reaper
 from swarm.plan.rehearsal import Rehearsal
 from swarm.plan.replicated import ReplicatedPlanner
@@ -53,7 +54,7 @@ class CountingIds:
 
 
 def planners() -> list[Planner[Any]]:
-    return [ReplicatedPlanner(), Reaper()]
+    return [ReplicatedPlanner(), GlobalPlanner(), Reaper()]
 
 
 def spec(

@@ -1,0 +1,150 @@
+"""Global services: one task on every suitable node; a slot is a node.
+
+A node that falls silent keeps its tasks on record as they are: they can run nowhere else, and when it comes back they are
+found running. A node that is drained, removed or no longer suitable loses them; one that joins, returns or becomes
+suitable gets one at once, from the current spec. Restarts and rolling updates are those of all services. A task that was
+stopped because of its node is made anew when the node takes tasks again, whatever the restart condition: only one that
+ended by itself for good is not.
+"""
+
+from __future__ import annotations
+
+from swarm.model.changes import Change
+from swarm.model.ids import NodeId
+from swarm.model.objects import NEVER, Node, Service, Task
+from swarm.model.reasons import ReasonCode
+from swarm.model.specs import Global
+from swarm.model.states import TaskState
+from swarm.plan.context import Draft, ServiceContext, because
+from swarm.plan.eligible import Standing, concerns, eviction, standing_of
+from swarm.plan.keys import part_key
+from swarm.plan.orchestrator import Memory, Orchestrator
+from swarm.plan.repair import hold_back, is_quiet, repair
+from swarm.plan.restart import end_text
+from swarm.plan.rollout import apply_repair, roll_forward, wake_when_overdue
+from swarm.plan.schedule.need import Need, need_of
+from swarm.plan.slots import Slot, finished_task, slot_of, stop
+from swarm.plan.update import HALTED, is_dirty, is_recent_step, is_under_way
+
+
+class GlobalPlanner(Orchestrator):
+    """The planner `global`."""
+
+    name = "global"
+    on_every_node = True
+
+    def owns(self, service: Service) -> bool:
+        """Global services."""
+        return isinstance(service.spec.mode, Global)
+
+    def owns_task(self, task: Task) -> bool:
+        """All in slot 0, and no job."""
+        return task.slot == 0 and task.job_iteration is None
+
+    def part_of(self, task: Task) -> str:
+        """Its node."""
+        return task.node_id
+
+    def node_concerns(self, before: Node | None, after: Node | None) -> bool:
+        """Whatever a constraint can ask about."""
+        return concerns(before, after)
+
+    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> bool:
+        """One node; an update looks at the whole service."""
+        if is_under_way(ctx):
+            return False
+        node_id = NodeId(part)
+        tasks = tasks_on_node(ctx, node_id)
+        slot = _settle(draft, ctx, need_of(ctx.spec.task), node_id, tasks)
+        if slot is None:
+            return True
+        if is_dirty(ctx, slot) and not _is_halted(ctx):
+            return False
+        apply_repair(draft, slot, repair(ctx, slot, may_move=False))
+        return True
+
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
+        """Every node, and every node that is gone but still has tasks."""
+        need = need_of(ctx.spec.task)
+        under_way = is_under_way(ctx)
+        on_nodes: dict[NodeId, list[Task]] = {node.id: [] for node in ctx.view.nodes()}
+        for task in ctx.view.tasks_of_service(ctx.service.id):
+            on_nodes.setdefault(task.node_id, []).append(task)
+        serving: list[Slot] = []
+        for node_id, tasks in on_nodes.items():
+            if draft.budget <= 0:
+                draft.again[ctx.service.id] = None
+                return memory
+            slot = _settle(draft, ctx, need, node_id, tasks)
+            if slot is None or (is_quiet(ctx, slot.tasks) and not (under_way and is_recent_step(ctx, slot.tasks[0]))):
+                continue
+            serving.append(slot)
+        roll_forward(draft, ctx, serving, self.name, may_move=False)
+        return memory
+
+
+def tasks_on_node(ctx: ServiceContext, node_id: NodeId) -> list[Task]:
+    """The service's tasks on a node, oldest first."""
+    tasks = [task for task in ctx.view.tasks_of_node(node_id) if task.service_id == ctx.service.id]
+    return sorted(tasks, key=lambda task: (task.created_at, task.restarts))
+
+
+def _settle(draft: Draft, ctx: ServiceContext, need: Need, node_id: NodeId, tasks: list[Task]) -> Slot | None:
+    """Evict from, or create on, one node; the slot when it serves and is to be repaired and updated as usual."""
+    standing = standing_of(ctx, need, ctx.view.node(node_id))
+    if not tasks and standing is not Standing.OPEN:
+        return None
+    slot = slot_of(0, part_key(ctx.service.id, node_id), tasks, node_id)
+    reason = eviction(ctx, standing, node_id)
+    if reason is not None:
+        to = TaskState.REMOVE if standing is Standing.GONE else TaskState.SHUTDOWN
+        leaving = slot.tasks if standing is Standing.GONE else slot.live
+        _spend(draft, *(stop(task, reason, to) for task in leaving))
+        return None
+    if standing in (Standing.SILENT, Standing.PAUSED):
+        give_up_ended(draft, ctx, slot, standing)
+        return None
+    if slot.live or _finished(ctx, slot):
+        return slot
+    if standing is Standing.OPEN:
+        _create(draft, ctx, slot)
+    return None
+
+
+def give_up_ended(draft: Draft, ctx: ServiceContext, slot: Slot, standing: Standing) -> None:
+    """Tasks that ended where none may be started now: the next one comes when the node takes tasks again."""
+    word = "paused" if standing is Standing.PAUSED else "not ready"
+    where = f"node {ctx.name_of(slot.node)} is {word}"
+    _spend(
+        draft,
+        *(
+            stop(task, because(ReasonCode.NODE_PAUSED, f"{end_text(task)}; not restarted while {where}"))
+            for task in slot.live
+            if task.status.state.is_terminal
+        ),
+    )
+
+
+def _finished(ctx: ServiceContext, slot: Slot) -> bool:
+    newest = slot.newest
+    gave_up = newest is not None and newest.reason is not None and newest.reason.code is ReasonCode.NOT_RESTARTED
+    return gave_up and finished_task(ctx, slot) is not None
+
+
+def _create(draft: Draft, ctx: ServiceContext, slot: Slot) -> None:
+    desired = hold_back(ctx, slot, NEVER)
+    reason = because(ReasonCode.SCALED_UP, f"one on every node: node {ctx.name_of(slot.node)} had none")
+    _spend(draft, ctx.create(0, reason, node=slot.node, desired=desired))
+    if desired is TaskState.READY:
+        wake_when_overdue(draft, ctx, slot)
+
+
+def _is_halted(ctx: ServiceContext) -> bool:
+    status = ctx.service.update_status
+    return status is not None and status.state in HALTED
+
+
+def _spend(draft: Draft, *changes: Change) -> None:
+    if changes:
+        draft.budget -= 1
+        draft.add(*changes)
