@@ -16,7 +16,7 @@ from swarm.model.ids import NO_NODE, Ids, Instant, NodeId, RevisionNumber, Slot,
 from swarm.model.objects import NEVER, Node, NodeStatus, Service, Task
 from swarm.model.reasons import Reason, ReasonCode
 from swarm.model.snapshot import Snapshot
-from swarm.model.specs import ContainerSpec, Placement, ServiceSpec, TaskSpec
+from swarm.model.specs import ContainerSpec, GlobalJob, Placement, ReplicatedJob, ServiceSpec, TaskSpec
 from swarm.model.states import Availability, NodeState, Origin, TaskState, UpdateState
 from swarm.plan.liveness import GRACE_PERIODS
 
@@ -73,6 +73,16 @@ class ServiceContext:
     def spec(self) -> ServiceSpec:
         """The declared spec."""
         return self.service.spec
+
+    @property
+    def is_job(self) -> bool:
+        """Whether its tasks run to completion."""
+        return isinstance(self.spec.mode, ReplicatedJob | GlobalJob)
+
+    @property
+    def goal(self) -> TaskState:
+        """The desired state of a task that may start."""
+        return TaskState.COMPLETE if self.is_job else TaskState.RUNNING
 
     @property
     def rolling_back(self) -> bool:
@@ -156,11 +166,10 @@ class ServiceContext:
         node: NodeId = NO_NODE,
         origin: Origin = Origin.CREATED,
         restarts: int = 0,
-        desired: TaskState = TaskState.RUNNING,
+        desired: TaskState | None = None,
         start_after: Instant = NEVER,
-        iteration: int | None = None,
     ) -> Create:
-        """A new task of the current revision."""
+        """A new task of the current revision, and of a job's current iteration; it may start at once unless `desired` says so."""
         return Create(
             Task(
                 TaskId(self.ids.new()),
@@ -168,9 +177,9 @@ class ServiceContext:
                 self.service.revision,
                 Slot(slot),
                 node_id=node,
-                desired=desired,
+                desired=desired if desired is not None else self.goal,
                 created_at=self.now,
-                job_iteration=iteration,
+                job_iteration=self.service.job_iteration if self.is_job else None,
                 reason=reason,
                 origin=origin,
                 restarts=restarts,

@@ -54,6 +54,8 @@ class Orchestrator(ABC):
 
     name: ClassVar[str]
     slice_keys: ClassVar[int] = 256
+    watched_from: ClassVar[TaskState] = TaskState.RUNNING
+    """Reaching this state or a later one concerns the planner."""
     on_every_node: ClassVar[bool] = False
     """Whether a service of this kind has a part on each node, so that a node concerns all of them."""
 
@@ -125,7 +127,7 @@ class Orchestrator(ABC):
         else:
             state = after.status.state
             touched = (
-                (state is not before.status.state and state >= TaskState.RUNNING)
+                (state is not before.status.state and state >= self.watched_from)
                 or (after.desired is not before.desired and TaskState.COMPLETE < after.desired < TaskState.REMOVE)
                 or (after.node_id != before.node_id and after.node_id in memory.unwell)
                 or (state <= TaskState.PENDING and after.status.error != before.status.error)

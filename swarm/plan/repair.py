@@ -63,7 +63,7 @@ def repair(ctx: ServiceContext, slot: Slot, *, may_move: bool = True) -> Repair:
         _replace_moving(ctx, slot, moving, good, replaced, work)
     for keeper in _drop_surplus(ctx, good, work):
         if keeper.desired is TaskState.READY:
-            promote(ctx, slot, keeper, TaskState.RUNNING, work)
+            promote(ctx, slot, keeper, work)
         if may_move and (loss := ctx.next_loss(keeper.node_id)) is not None:
             work.wake_at(loss)
         if keeper.reason is not None and keeper.reason.code is ReasonCode.WAITING:
@@ -76,7 +76,7 @@ def repair(ctx: ServiceContext, slot: Slot, *, may_move: bool = True) -> Repair:
 def hold_back(ctx: ServiceContext, slot: Slot, start_after: Instant, stopping: bool = False) -> TaskState:
     """Desired state of a task that is created in the slot now: READY while it has to wait for time or for another."""
     held = stopping or any(is_held(ctx, task) for task in (*slot.tasks, *slot.leaving))
-    return TaskState.READY if held or start_after > ctx.now else TaskState.RUNNING
+    return TaskState.READY if held or start_after > ctx.now else ctx.goal
 
 
 # --- tasks that ended ----------------------------------------------------------------------------------------------
@@ -95,12 +95,13 @@ def _replace_ended(ctx: ServiceContext, slot: Slot, over: list[Task], good: list
             work.wake_at(task.start_after)  # it failed before it was even to start: no fast loop
             replaced = True
             continue
-        replaced = _restart(ctx, slot, task, work)
+        replaced = restart(ctx, slot, task, work)
         work.ended.append(task)
     return replaced
 
 
-def _restart(ctx: ServiceContext, slot: Slot, task: Task, work: Repair) -> bool:
+def restart(ctx: ServiceContext, slot: Slot, task: Task, work: Repair) -> bool:
+    """Replace a task that ended, or give its slot up; True when it is replaced."""
     spec = ctx.view.spec_of(task) or ctx.spec
     lost = task.status.state is TaskState.ORPHANED
     verdict = judge_end(ctx, slot, task)
@@ -131,12 +132,17 @@ def _restart(ctx: ServiceContext, slot: Slot, task: Task, work: Repair) -> bool:
     return True
 
 
-def judge_end(ctx: ServiceContext, slot: Slot, task: Task, *, job: bool = False) -> Verdict:
+def judge_end(ctx: ServiceContext, slot: Slot, task: Task) -> Verdict:
     """The verdict on an ended task; one lost with its node is replaced unless its condition is none, and never counts."""
     spec = ctx.view.spec_of(task) or ctx.spec
     if task.status.state is TaskState.ORPHANED and spec.task.restart.condition is not RestartCondition.NONE:
         return Verdict(True)
-    return judge(task, spec.task.restart, slot.tasks, ctx.service.revision, job=job)
+    return judge(task, spec.task.restart, slot.tasks, ctx.service.revision, job=ctx.is_job)
+
+
+def restart_condition(ctx: ServiceContext, task: Task) -> RestartCondition:
+    """Under which the task runs: its own spec's."""
+    return (ctx.view.spec_of(task) or ctx.spec).task.restart.condition
 
 
 def new_id(create: Create) -> str:
@@ -163,7 +169,7 @@ def _replace_moving(
             work.changes.append(stop(task, because(code, f"{where}; {short(good[-1].id)} serves its slot")))
         elif good or replaced:
             _tell_waiting(task, where, good[-1] if good else None, work)
-        elif _condition(ctx, task) is RestartCondition.NONE:
+        elif restart_condition(ctx, task) is RestartCondition.NONE:
             _give_up_moving(task, where, drained, work)
         else:
             _move(ctx, slot, task, where, drained, work)
@@ -213,10 +219,6 @@ def _tell_waiting(task: Task, where: str, replacement: Task | None, work: Repair
         work.changes.append(Advance(task.id, reason=reason))
 
 
-def _condition(ctx: ServiceContext, task: Task) -> RestartCondition:
-    return (ctx.view.spec_of(task) or ctx.spec).task.restart.condition
-
-
 # --- several tasks that could serve --------------------------------------------------------------------------------
 def _drop_surplus(ctx: ServiceContext, good: list[Task], work: Repair) -> list[Task]:
     """Keep one clean task, and one dirty one as long as the clean one does not run; the kept ones are returned."""
@@ -258,7 +260,7 @@ def _progress(task: Task) -> int:
 
 
 # --- promotion -----------------------------------------------------------------------------------------------------
-def promote(ctx: ServiceContext, slot: Slot, task: Task, to: TaskState, work: Repair) -> None:
+def promote(ctx: ServiceContext, slot: Slot, task: Task, work: Repair) -> None:
     """Let a READY task start when its delay has passed and its predecessors have stopped, else say when to look again."""
     if task.start_after > ctx.now:
         work.wake_at(task.start_after)
@@ -273,7 +275,7 @@ def promote(ctx: ServiceContext, slot: Slot, task: Task, to: TaskState, work: Re
     if overdue_at > ctx.now:
         work.wake_at(overdue_at)
         return
-    work.changes.append(Advance(task.id, desired=to))
+    work.changes.append(Advance(task.id, desired=ctx.goal))
 
 
 def promote_later(ctx: ServiceContext, start_after: Instant, work: Repair) -> None:

@@ -105,7 +105,7 @@ class ReplicatedPlanner(Orchestrator):
             tasks = slots.get(Number(number))
             slot = _slot(ctx, number, tuple(tasks)) if tasks else None
             if slot is None or not serves(ctx, slot):
-                desired = hold_back(ctx, slot, NEVER) if slot else TaskState.RUNNING
+                desired = hold_back(ctx, slot, NEVER) if slot else ctx.goal
                 changes.append(ctx.create(number, reason, desired=desired))
                 missing -= 1
                 draft.budget -= 1

@@ -34,6 +34,7 @@ from swarm.model.states import Availability, NodeState, TaskState, UpdateState
 from swarm.model.store import Store
 from swarm.plan.base import Planner
 from swarm.plan.global_services import GlobalPlanner
+from swarm.plan.jobs import JobsPlanner
 from swarm.plan.reap import Reaper
 from swarm.plan.rehearsal import Rehearsal
 from swarm.plan.replicated import ReplicatedPlanner
@@ -54,7 +55,7 @@ class CountingIds:
 
 
 def planners() -> list[Planner[Any]]:
-    return [ReplicatedPlanner(), GlobalPlanner(), Reaper()]
+    return [ReplicatedPlanner(), GlobalPlanner(), JobsPlanner(), Reaper()]
 
 
 def spec(

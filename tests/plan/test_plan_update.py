@@ -8,7 +8,7 @@ from orch_world import World, nothing_to_do, spec
 
 from swarm.model.events import Event
 from swarm.model.objects import Task
-from swarm.model.specs import ContainerSpec, Placement, ReplicatedJob, RestartPolicy, TaskSpec, UpdateConfig
+from swarm.model.specs import ContainerSpec, Placement, RestartPolicy, TaskSpec, UpdateConfig
 from swarm.model.states import FailureAction, RestartCondition, TaskState, UpdateOrder, UpdateState
 
 NEVER_AGAIN = RestartPolicy(RestartCondition.NONE)
@@ -376,10 +376,3 @@ def test_an_update_of_finished_slots_runs_them_again() -> None:
     world.declare(spec(replicas=2, version="2", restart=NEVER_AGAIN))
     world.pass_time(20)
     assert world.programs() == ["2", "2"]
-
-
-def test_other_kinds_are_left_alone() -> None:
-    world = World("a")
-    world.create(spec(mode=ReplicatedJob(1, 1)))
-    world.settle()
-    assert not world.tasks()
