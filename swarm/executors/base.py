@@ -71,6 +71,14 @@ class TemporaryError(ExecutorError):
     """It did not work now and may later: an engine that does not answer."""
 
 
+class TaskExited(ExecutorError):
+    """The workload ended before it counted as started (before it was healthy); `exit` tells how."""
+
+    def __init__(self, text: str, exit: Exit) -> None:
+        super().__init__(text)
+        self.exit = exit
+
+
 class Stream(StrEnum):
     """Which output of a task."""
 
@@ -170,7 +178,10 @@ class Executor(Protocol):
         ...
 
     async def run(self) -> None:
-        """The executor's own background work (event stream, log rotation); runs until cancelled."""
+        """The executor's own background work (event stream, log rotation); runs until cancelled.
+
+        The agent runs it once for the life of the executor object, and everything else may count on it.
+        """
         ...
 
 

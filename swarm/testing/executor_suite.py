@@ -13,7 +13,7 @@ The suite imports no test runner; `harness` is a fixture of the subclass. Real e
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -77,25 +77,25 @@ class ExecutorSuite:
     # --- endings ---------------------------------------------------------------------------------------------------
     async def test_exit_code_is_told(self, harness: Harness) -> None:
         for code in (0, 7):
-            async with _task(harness, Behaviour(exit_code=code)) as (_, controller, _):
-                await _start(controller)
-                assert (await controller.wait()).code == code
+            async with _task(harness, Behaviour(exit_code=code)) as case:
+                await _start(case.controller)
+                assert (await case.controller.wait()).code == code
 
     async def test_end_is_told_again_to_whoever_asks_later(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(exit_code=3)) as (_, controller, workload):
-            await _start(controller)
+        async with _task(harness, Behaviour(exit_code=3)) as case:
+            await _start(case.controller)
             for _ in range(2):
-                assert (await controller.wait()).code == 3
-            assert (await harness.executor().controller(workload).wait()).code == 3
-            assert (await controller.shutdown()).code == 3
+                assert (await case.controller.wait()).code == 3
+            assert (await case.adopted().wait()).code == 3
+            assert (await case.controller.shutdown()).code == 3
 
     async def test_two_wait_at_once(self, harness: Harness) -> None:
         codes: list[int | None] = []
-        async with _task(harness, Behaviour(runs_s=0.3, exit_code=4)) as (_, controller, _):
-            await _start(controller)
+        async with _task(harness, Behaviour(runs_s=0.3, exit_code=4)) as case:
+            await _start(case.controller)
 
             async def wait() -> None:
-                codes.append((await controller.wait()).code)
+                codes.append((await case.controller.wait()).code)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
@@ -120,28 +120,30 @@ class ExecutorSuite:
         workload = harness.workload(Behaviour())
         task = attrs.evolve(workload.spec.task, runtime=GenericSpec(kind="no-such-runtime"))
         foreign = attrs.evolve(workload, spec=attrs.evolve(workload.spec, task=task))
-        with suppress(ExecutorError):
+        try:
             harness.executor().controller(foreign)
-            raise AssertionError("a task of another runtime was accepted")
+        except ExecutorError:
+            return
+        raise AssertionError("a task of another runtime was accepted")
 
     # --- second calls ----------------------------------------------------------------------------------------------
     async def test_prepare_and_start_twice_are_once(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(runs_s=None)) as (executor, controller, workload):
-            await controller.prepare()
-            await controller.prepare()
-            assert workload.task_id in await executor.known_tasks()
-            first = await controller.start()
-            assert await controller.start() == first
-            await controller.prepare()
-            assert await controller.start() == first
+        async with _task(harness, Behaviour(runs_s=None)) as case:
+            await case.controller.prepare()
+            await case.controller.prepare()
+            assert case.workload.task_id in await case.executor.known_tasks()
+            first = await case.controller.start()
+            assert await case.controller.start() == first
+            await case.controller.prepare()
+            assert await case.controller.start() == first
 
     async def test_stop_of_what_never_ran(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(runs_s=None)) as (_, controller, _):
-            await controller.shutdown()
-            await controller.terminate()
-            await controller.prepare()
-            await controller.terminate()
-            await controller.shutdown()
+        async with _task(harness, Behaviour(runs_s=None)) as case:
+            await case.controller.shutdown()
+            await case.controller.terminate()
+            await case.controller.prepare()
+            await case.controller.terminate()
+            await case.controller.shutdown()
 
     async def test_remove_in_every_state_and_twice(self, harness: Harness) -> None:
         async def nothing(_: Controller) -> None: ...
@@ -153,138 +155,134 @@ class ExecutorSuite:
             await controller.shutdown()
 
         for reach in (nothing, prepared, _start, ended):
-            async with _task(harness, Behaviour(out=("x",), runs_s=None)) as (executor, controller, workload):
-                await reach(controller)
-                await controller.remove()
-                assert await harness.leftovers(workload.task_id) == []
-                assert workload.task_id not in await executor.known_tasks()
-                await controller.remove()
+            async with _task(harness, Behaviour(out=("x",), runs_s=None)) as case:
+                await reach(case.controller)
+                await case.controller.remove()
+                assert await harness.leftovers(case.workload.task_id) == []
+                assert case.workload.task_id not in await case.executor.known_tasks()
+                await case.controller.remove()
 
     async def test_discard_needs_only_the_id(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(runs_s=None)) as (_, controller, workload):
-            await _start(controller)
-            fresh = harness.executor()
-            assert workload.task_id in await fresh.known_tasks()
-            await fresh.discard(workload.task_id)
-            assert await harness.leftovers(workload.task_id) == []
-            await fresh.discard(workload.task_id)
+        async with _task(harness, Behaviour(runs_s=None)) as case:
+            await _start(case.controller)
+            fresh = case.restarted()
+            assert case.workload.task_id in await fresh.known_tasks()
+            await fresh.discard(case.workload.task_id)
+            assert await harness.leftovers(case.workload.task_id) == []
+            await fresh.discard(case.workload.task_id)
 
     # --- stopping --------------------------------------------------------------------------------------------------
     async def test_shutdown_gives_time_to_end(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(out=("up",), runs_s=None)) as (_, controller, _):
-            await _start(controller)
-            await _line(controller, b"up")
+        async with _task(harness, Behaviour(out=("up",), runs_s=None)) as case:
+            await _start(case.controller)
+            await _line(case.controller, b"up")
             with trio.fail_after(PROMPT_S):
-                assert (await controller.shutdown()).code == 143
-                assert (await controller.shutdown()).code == 143
+                assert (await case.controller.shutdown()).code == 143
+                assert (await case.controller.shutdown()).code == 143
 
     async def test_shutdown_kills_after_the_grace(self, harness: Harness) -> None:
         behaviour = Behaviour(out=("up",), runs_s=None, ignores_stop=True, grace_s=SHORT_GRACE_S)
-        async with _task(harness, behaviour) as (_, controller, workload):
-            await _start(controller)
-            await _line(controller, b"up")
-            assert (await controller.shutdown()).code == 137
-            assert (await harness.executor().controller(workload).wait()).code == 137
+        async with _task(harness, behaviour) as case:
+            await _start(case.controller)
+            await _line(case.controller, b"up")
+            assert (await case.controller.shutdown()).code == 137
+            assert (await case.adopted().wait()).code == 137
 
     async def test_terminate_does_not_ask(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(out=("up",), runs_s=None, ignores_stop=True)) as (_, controller, _):
-            await _start(controller)
-            await _line(controller, b"up")
+        async with _task(harness, Behaviour(out=("up",), runs_s=None, ignores_stop=True)) as case:
+            await _start(case.controller)
+            await _line(case.controller, b"up")
             with trio.fail_after(PROMPT_S):
-                await controller.terminate()
-                await controller.terminate()
-                assert (await controller.wait()).code == 137
+                await case.controller.terminate()
+                await case.controller.terminate()
+                assert (await case.controller.wait()).code == 137
 
     # --- adoption --------------------------------------------------------------------------------------------------
     async def test_running_task_is_adopted(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(runs_s=1.0, exit_code=5)) as (_, controller, workload):
-            await controller.prepare()
-            first = await controller.start()
-            fresh = harness.executor()
-            assert workload.task_id in await fresh.known_tasks()
-            adopted = fresh.controller(workload)
+        async with _task(harness, Behaviour(runs_s=1.0, exit_code=5)) as case:
+            await case.controller.prepare()
+            first = await case.controller.start()
+            fresh = case.restarted()
+            assert case.workload.task_id in await fresh.known_tasks()
+            adopted = fresh.controller(case.workload)
             await adopted.prepare()
             again = await adopted.start()
             assert (again.pid, again.handle, again.ports) == (first.pid, first.handle, first.ports)
             assert (await adopted.wait()).code == 5
 
     async def test_end_while_nobody_looked_is_known(self, harness: Harness) -> None:
-        workload = harness.workload(Behaviour(out=("bye",), exit_code=9))
-        with trio.fail_after(CASE_TIMEOUT_S):
-            try:
-                await _start(harness.executor().controller(workload))
-                await trio.sleep(0.5)
-                adopted = harness.executor().controller(workload)
-                assert (await adopted.wait()).code == 9
-                assert await _read(adopted, LogOptions()) == [b"bye"]
-            finally:
-                await harness.executor().discard(workload.task_id)
+        async with _task(harness, Behaviour(out=("bye",), exit_code=9)) as case:
+            await _start(case.controller)
+            await trio.sleep(0.5)
+            adopted = case.adopted()
+            assert (await adopted.wait()).code == 9
+            assert await _read(adopted, LogOptions()) == [b"bye"]
 
     # --- cancellation ----------------------------------------------------------------------------------------------
     async def test_a_cancelled_call_can_be_made_again(self, harness: Harness) -> None:
         for after_s in CANCEL_AFTER_S:
-            async with _task(harness, Behaviour(out=("up",), runs_s=None, exit_code=0)) as (_, controller, workload):
+            async with _task(harness, Behaviour(out=("up",), runs_s=None, exit_code=0)) as case:
 
                 async def cut(call: Callable[[], Awaitable[object]], after_s: float = after_s) -> None:
                     with trio.move_on_after(after_s):
                         await call()
 
-                await cut(controller.prepare)
-                await controller.prepare()
-                await cut(controller.start)
-                running = await controller.start()
-                assert await controller.start() == running
-                await cut(controller.wait)
-                await _line(controller, b"up")
-                await cut(controller.shutdown)
-                assert (await controller.shutdown()).code in (143, 137)
-                await cut(controller.terminate)
-                await controller.terminate()
-                await cut(controller.remove)
-                await controller.remove()
-                assert await harness.leftovers(workload.task_id) == []
+                await cut(case.controller.prepare)
+                await case.controller.prepare()
+                await cut(case.controller.start)
+                running = await case.controller.start()
+                assert await case.controller.start() == running
+                await cut(case.controller.wait)
+                await _line(case.controller, b"up")
+                await cut(case.controller.shutdown)
+                assert (await case.controller.shutdown()).code in (143, 137)
+                await cut(case.controller.terminate)
+                await case.controller.terminate()
+                await cut(case.controller.remove)
+                await case.controller.remove()
+                assert await harness.leftovers(case.workload.task_id) == []
 
     # --- output ----------------------------------------------------------------------------------------------------
     async def test_output_is_kept(self, harness: Harness) -> None:
         lines = tuple(f"line {number}" for number in range(20))
-        async with _task(harness, Behaviour(out=lines, err=("oops",))) as (_, controller, _):
-            await _start(controller)
-            await controller.wait()
+        async with _task(harness, Behaviour(out=lines, err=("oops",))) as case:
+            await _start(case.controller)
+            await case.controller.wait()
             expected = [line.encode() for line in lines]
-            assert await _read(controller, LogOptions(streams=(Stream.STDOUT,))) == expected
-            assert await _read(controller, LogOptions(streams=(Stream.STDERR,))) == [b"oops"]
-            assert sorted(await _read(controller, LogOptions())) == sorted([*expected, b"oops"])
+            assert await _read(case.controller, LogOptions(streams=(Stream.STDOUT,))) == expected
+            assert await _read(case.controller, LogOptions(streams=(Stream.STDERR,))) == [b"oops"]
+            assert sorted(await _read(case.controller, LogOptions())) == sorted([*expected, b"oops"])
 
     async def test_tail(self, harness: Harness) -> None:
         lines = tuple(f"line {number}" for number in range(20))
-        async with _task(harness, Behaviour(out=lines)) as (_, controller, _):
-            await _start(controller)
-            await controller.wait()
+        async with _task(harness, Behaviour(out=lines)) as case:
+            await _start(case.controller)
+            await case.controller.wait()
             for tail in (0, 1, 3, 100):
                 expected = [line.encode() for line in lines][max(0, 20 - tail) :]
-                assert await _read(controller, LogOptions(tail=tail)) == expected
+                assert await _read(case.controller, LogOptions(tail=tail)) == expected
 
     async def test_since(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(out=("early",))) as (_, controller, _):
-            await _start(controller)
-            await controller.wait()
-            (stamp,) = [line.at async for line in controller.logs(LogOptions())]
-            assert await _read(controller, LogOptions(since=Instant(stamp - 5))) == [b"early"]
-            assert await _read(controller, LogOptions(since=Instant(stamp + 5))) == []
+        async with _task(harness, Behaviour(out=("early",))) as case:
+            await _start(case.controller)
+            await case.controller.wait()
+            (stamp,) = [line.at async for line in case.controller.logs(LogOptions())]
+            assert await _read(case.controller, LogOptions(since=Instant(stamp - 5))) == [b"early"]
+            assert await _read(case.controller, LogOptions(since=Instant(stamp + 5))) == []
 
     async def test_follow_ends_with_the_task(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(out=("one", "two"), runs_s=0.6, exit_code=1)) as (_, controller, _):
-            await _start(controller)
-            assert await _read(controller, LogOptions(follow=True)) == [b"one", b"two"]
-            assert (await controller.wait()).code == 1
-            assert await _read(controller, LogOptions(follow=True)) == [b"one", b"two"]
+        async with _task(harness, Behaviour(out=("one", "two"), runs_s=0.6, exit_code=1)) as case:
+            await _start(case.controller)
+            assert await _read(case.controller, LogOptions(follow=True)) == [b"one", b"two"]
+            assert (await case.controller.wait()).code == 1
+            assert await _read(case.controller, LogOptions(follow=True)) == [b"one", b"two"]
 
     async def test_output_survives_the_stop(self, harness: Harness) -> None:
-        async with _task(harness, Behaviour(out=("up",), runs_s=None)) as (_, controller, _):
-            await _start(controller)
-            await _line(controller, b"up")
-            await controller.shutdown()
-            assert await _read(controller, LogOptions(follow=True, streams=(Stream.STDOUT,))) == [b"up"]
+        async with _task(harness, Behaviour(out=("up",), runs_s=None)) as case:
+            await _start(case.controller)
+            await _line(case.controller, b"up")
+            await case.controller.shutdown()
+            assert await _read(case.controller, LogOptions(follow=True, streams=(Stream.STDOUT,))) == [b"up"]
 
     # --- the node --------------------------------------------------------------------------------------------------
     async def test_description_adds_to_what_is_known(self, harness: Harness) -> None:
@@ -303,17 +301,37 @@ class ExecutorSuite:
         assert workload.task_id not in await harness.executor().known_tasks()
 
 
+@frozen
+class Case:
+    """One task of one node."""
+
+    executor: Executor
+    controller: Controller
+    workload: Workload
+    restarted: Callable[[], Executor]
+    """Another executor object of the same node, as a restarted agent makes it; its background work runs as well."""
+
+    def adopted(self) -> Controller:
+        """The task's controller of a restarted agent."""
+        return self.restarted().controller(self.workload)
+
+
 @asynccontextmanager
-async def _task(harness: Harness, behaviour: Behaviour) -> AsyncIterator[tuple[Executor, Controller, Workload]]:
+async def _task(harness: Harness, behaviour: Behaviour) -> AsyncIterator[Case]:
     """A task of an executor whose background work runs; all of it is removed at the end."""
-    executor = harness.executor()
-    workload = harness.workload(behaviour)
     with trio.fail_after(CASE_TIMEOUT_S):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(executor.run)
+
+            def run_executor() -> Executor:
+                executor = harness.executor()
+                nursery.start_soon(executor.run)
+                return executor
+
+            executor = run_executor()
+            workload = harness.workload(behaviour)
             controller = executor.controller(workload)
             try:
-                yield executor, controller, workload
+                yield Case(executor, controller, workload, run_executor)
             finally:
                 with trio.CancelScope(shield=True), trio.move_on_after(CASE_TIMEOUT_S):
                     await controller.remove()

@@ -1,0 +1,170 @@
+"""A container's output: from the Engine, through a thread that lives as long as somebody reads.
+
+Its one idea: the reader may walk away without a word. The thread belongs to the executor's nursery, hands over a few
+batches and then waits for room, and ends when its iterator was forgotten: the last reference closes its connection.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from swarm.executors.base import ExecutorError, LogLine, LogOptions, Stream
+from swarm.executors.docker.demux import Demultiplexer, format_time
+from swarm.executors.docker.engine import Engine, close_stream
+
+if TYPE_CHECKING:
+    from docker.types import CancellableStream
+
+READERS_MAX = 64
+"""Threads that read output at once on one node; more readers wait for a turn."""
+BATCH_LINES_MAX = 256
+BATCHES_MAX = 4
+"""Read ahead of the reader; then the Engine has to wait."""
+
+
+class Pump:
+    """What the reading thread and the iterator share. All but `abandon` is called in trio's thread."""
+
+    def __init__(self) -> None:
+        self.batches: deque[list[LogLine]] = deque()
+        self.error: ExecutorError | None = None
+        self.is_done = False
+        self._is_abandoned = False
+        self._changed = trio.Event()
+        self._token = trio.lowlevel.current_trio_token()
+        self._stream: CancellableStream[bytes] | None = None
+
+    def opened(self, stream: CancellableStream[bytes]) -> None:
+        """The connection, to be closed when nobody reads any more. Called in the thread."""
+        self._stream = stream
+        if self._is_abandoned:
+            close_stream(stream)
+
+    def abandon(self) -> None:
+        """Nobody reads any more. Called in whatever thread forgets the iterator."""
+        self._is_abandoned = True
+        if self._stream is not None:
+            close_stream(self._stream)
+        try:
+            self._token.run_sync_soon(self.change)
+        except trio.RunFinishedError:
+            pass
+
+    def change(self) -> None:
+        """Wakes both sides."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def put(self, batch: list[LogLine]) -> bool:
+        """Waits for room and adds a batch; False when nobody reads any more."""
+        while len(self.batches) >= BATCHES_MAX and not self._is_abandoned:
+            await self._changed.wait()
+        self.batches.append(batch)
+        self.change()
+        return not self._is_abandoned
+
+    async def get(self) -> list[LogLine] | None:
+        """The next batch, None at the end; raises what the reading ended with."""
+        while not self.batches:
+            if self.error is not None:
+                raise self.error
+            if self.is_done:
+                return None
+            await self._changed.wait()
+        batch = self.batches.popleft()
+        self.change()
+        return batch
+
+
+class ContainerLogs:
+    """Reads the output of an engine's containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._limiter = trio.CapacityLimiter(READERS_MAX)
+
+    async def read(self, pump: Pump, container: str, options: LogOptions, *, tty: bool) -> None:
+        """Fills the pump until the output ends or nobody reads; runs in the executor's nursery."""
+        try:
+            await trio.to_thread.run_sync(
+                self._read, pump, container, options, tty, limiter=self._limiter, abandon_on_cancel=True
+            )
+        except ExecutorError as error:
+            pump.error = error
+        finally:
+            pump.is_done = True
+            pump.abandon()
+
+    def _read(self, pump: Pump, container: str, options: LogOptions, tty: bool) -> None:
+        demultiplexer = Demultiplexer(tty=tty)
+        with self._engine.translated():
+            for chunk in self._open(pump, container, options):
+                if not self._hand_over(pump, demultiplexer.feed(chunk)):
+                    return
+            self._hand_over(pump, demultiplexer.end())
+
+    def _open(self, pump: Pump, container: str, options: LogOptions) -> CancellableStream[bytes]:
+        """The raw stream: the SDK's own call mixes the two outputs and rounds `since` to seconds."""
+        from docker.types import CancellableStream
+
+        api = self._engine.api
+        parameters: dict[str, Any] = {
+            "stdout": Stream.STDOUT in options.streams,
+            "stderr": Stream.STDERR in options.streams,
+            "timestamps": True,
+            "follow": options.follow,
+            "tail": "all" if options.tail is None else max(0, options.tail),
+        }
+        if options.since is not None:
+            parameters["since"] = format_time(options.since)
+        url = f"{api.base_url}/v{api.api_version}/containers/{container}/logs"
+        response = api.get(url, params=parameters, stream=True, timeout=(api.timeout, None))
+        if not response.ok:
+            response.close()
+            raise ExecutorError(f"the Docker Engine gives no output of {container}: {response.reason}")
+        stream = CancellableStream(response.iter_content(chunk_size=None), response)
+        pump.opened(stream)
+        return stream
+
+    @staticmethod
+    def _hand_over(pump: Pump, lines: Iterator[LogLine]) -> bool:
+        batch: list[LogLine] = []
+        for line in lines:
+            batch.append(line)
+            if len(batch) >= BATCH_LINES_MAX:
+                if not trio.from_thread.run(pump.put, batch):
+                    return False
+                batch = []
+        return not batch or trio.from_thread.run(pump.put, batch)
+
+
+class ContainerOutput:
+    """The lines of one container, for one reader."""
+
+    def __init__(self, start: Any) -> None:
+        self._start = start
+        """`async (Pump) -> bool`: starts the reading; False when there is nothing to read."""
+        self._pump: Pump | None = None
+        self._batch: deque[LogLine] = deque()
+
+    def __aiter__(self) -> ContainerOutput:
+        return self
+
+    async def __anext__(self) -> LogLine:
+        if self._pump is None:
+            pump = Pump()
+            weakref.finalize(self, pump.abandon)
+            if not await self._start(pump):
+                pump.is_done = True
+            self._pump = pump
+        while not self._batch:
+            batch = await self._pump.get()
+            if batch is None:
+                raise StopAsyncIteration
+            self._batch.extend(batch)
+        return self._batch.popleft()
