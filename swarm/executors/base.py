@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from attrs import field, frozen
 
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, Slot, TaskId
 from swarm.model.objects import PortStatus
 from swarm.model.specs import GenericResource, NodeDescription, ServiceSpec
-from swarm.ports.clock import Clock
-from swarm.ports.entropy import Entropy
+
+if TYPE_CHECKING:  # the command line reads the types of this module and must not load trio for them
+    from swarm.ports.clock import Clock
+    from swarm.ports.entropy import Entropy
 
 
 @frozen

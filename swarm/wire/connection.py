@@ -14,9 +14,10 @@ import outcome
 import trio
 
 from swarm.ports.net import Transport, TransportClosed
-from swarm.runtime.errors import ActorDied, AskTimeout, ErrorCode, SwarmError, WouldDeadlock
+from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.stream import Pipe
 from swarm.wire import mux as m
+from swarm.wire.errors import error_of
 from swarm.wire.frames import Frame, FrameError, Open, decode_batch, encode_batch
 
 if TYPE_CHECKING:
@@ -24,19 +25,6 @@ if TYPE_CHECKING:
 
 FLUSH_S: Final = 2.0
 """For sending what is left, GoAway included, once a connection is to end."""
-
-
-def error_of(code: str, text: str, details: dict[str, str]) -> SwarmError:
-    """The error that a peer answered with, of the class that a local actor would have raised."""
-    for known in (ActorDied, AskTimeout, WouldDeadlock):
-        error = known(text)
-        if error.code == code:
-            error.details.update(details)
-            return error
-    try:
-        return SwarmError(ErrorCode(code), text, details)
-    except ValueError:
-        return SwarmError(ErrorCode.INTERNAL, f"{code}: {text}", details)
 
 
 class Pending(Protocol):
