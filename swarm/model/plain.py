@@ -221,6 +221,7 @@ def _make_converter() -> Converter:
     converter.register_unstructure_hook(bytes, lambda value: value)
     converter.register_unstructure_hook(Enum, operator.attrgetter("_value_"))
     converter.register_structure_hook(Enum, _structure_enum)
+    converter.register_structure_hook(NoneType, _strict(NoneType))
     converter.register_unstructure_hook_factory(_is_many, _encode_many)
     converter.register_structure_hook_factory(_is_many, _decode_many)
     converter.register_unstructure_hook_factory(_is_union_of_primitives, lambda _: lambda value: value)

@@ -39,23 +39,23 @@ def wrong(where: str, expected: Any, value: Any) -> NoReturn:
 
 def encode_class(cls: type[Any], hook_of: GetHook) -> Callable[[Any], list[Any]]:
     """From an object to its list of fields, those at the end that have their default left out."""
-    fields = _fields(cls)
+    fields = fields_of(cls)
     scope: dict[str, Any] = {}
     parts = []
     for i, field in enumerate(fields):
-        kind = _base(field.type)
+        kind = base_of(field.type)
         if kind in (*_EXACT, float):
             parts.append(f"it.{field.name}")
-        elif _is_enum(kind):
+        elif is_enum(kind):
             parts.append(f"it.{field.name}._value_")
         else:
             scope[f"hook{i}"] = hook_of(field.type)
             parts.append(f"hook{i}(it.{field.name})")
     lines = ["def encode(it):"]
     end = len(fields)
-    while end and fields[end - 1].default is not attrs.NOTHING:
+    while end and (default := default_of(fields[end - 1])) is not None:
         i = end - 1
-        scope[f"d{i}"] = _default(fields[i])
+        scope[f"d{i}"] = default()
         name = fields[i].name
         lines += [f"    if it.{name} is not d{i} and it.{name} != d{i}:", f"        return [{', '.join(parts[:end])}]"]
         end -= 1
@@ -66,16 +66,16 @@ def encode_class(cls: type[Any], hook_of: GetHook) -> Callable[[Any], list[Any]]
 
 def decode_class(cls: type[Any], hook_of: GetHook) -> Callable[[Any, Any], Any]:
     """From a list of fields to an object. What a newer version added at the end of the list is passed over."""
-    fields = _fields(cls)
+    fields = fields_of(cls)
     required = max((i + 1 for i, field in enumerate(fields) if field.default is attrs.NOTHING), default=0)
     scope: dict[str, Any] = {"construct": constructor_of(cls), "wrong": wrong, "PlainError": PlainError}
     parts = []
     for i, field in enumerate(fields):
         part = _decode_field(cls, i, field, scope, hook_of)
         if i >= required:
-            factory = _factory(field)
-            scope[f"d{i}"] = factory or field.default
-            part = f"({part} if n > {i} else d{i}{'()' if factory else ''})"
+            shared = not isinstance(field.default, _FACTORY)
+            scope[f"d{i}"] = field.default if shared else default_of(field)
+            part = f"({part} if n > {i} else d{i}{'' if shared else '()'})"
         parts.append(part)
     lines = [
         "def decode(values, _):",
@@ -89,7 +89,7 @@ def decode_class(cls: type[Any], hook_of: GetHook) -> Callable[[Any, Any], Any]:
 
 
 def _decode_field(cls: type[Any], i: int, field: attrs.Attribute[Any], scope: dict[str, Any], hook_of: GetHook) -> str:
-    kind = _base(field.type)
+    kind = base_of(field.type)
     where = repr(f"{cls.__name__}.{field.name}")
     if kind in _EXACT:
         return f"(v if type(v := values[{i}]) is {kind.__name__} else wrong({where}, {kind.__name__}, v))"
@@ -100,7 +100,8 @@ def _decode_field(cls: type[Any], i: int, field: attrs.Attribute[Any], scope: di
     return f"hook{i}(values[{i}], type{i})"
 
 
-def _fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
+def fields_of(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
+    """The fields of a class in stored order, their types resolved; TypeError for a field that is not plainly positional."""
     attrs.resolve_types(cls)
     fields = tuple(field for field in attrs.fields(cls) if field.init)
     for field in fields:
@@ -109,22 +110,21 @@ def _fields(cls: type[Any]) -> tuple[attrs.Attribute[Any], ...]:
     return fields
 
 
-def _base(type: Any) -> Any:
-    """What a NewType stands for."""
+def base_of(type: Any) -> Any:
+    """What a NewType stands for; any other type itself."""
     while hasattr(type, "__supertype__"):
         type = type.__supertype__
     return type
 
 
-def _is_enum(kind: Any) -> bool:
+def is_enum(kind: Any) -> bool:
+    """Whether a type is an enum."""
     return isinstance(kind, type) and issubclass(kind, Enum)
 
 
-def _factory(field: attrs.Attribute[Any]) -> Callable[[], Any] | None:
+def default_of(field: attrs.Attribute[Any]) -> Callable[[], Any] | None:
+    """What makes the field's default, None when it has none."""
     default: Any = field.default
-    return cast("Callable[[], Any]", default.factory) if isinstance(default, _FACTORY) else None
-
-
-def _default(field: attrs.Attribute[Any]) -> Any:
-    factory = _factory(field)
-    return field.default if factory is None else factory()
+    if default is attrs.NOTHING:
+        return None
+    return cast("Callable[[], Any]", default.factory) if isinstance(default, _FACTORY) else lambda: default

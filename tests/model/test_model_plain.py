@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import attrs
 import pytest
@@ -42,6 +42,8 @@ def of_type(type: Any) -> st.SearchStrategy[Any]:
         return st.lists(of_type(args[0]), max_size=2).map(tuple)
     if args and type.__class__.__name__ in ("UnionType", "_UnionGenericAlias"):
         return st.one_of([st.none() if arg in (None, None.__class__) else of_type(arg) for arg in args])
+    if get_origin(type) is dict:
+        return st.dictionaries(of_type(args[0]), of_type(args[1]), max_size=3)
     return st.from_type(type)
 
 
