@@ -52,8 +52,8 @@ class Memory:
 class Orchestrator(ABC):
     """A planner of one kind of services; see `plan.base.Planner`."""
 
-    name: ClassVar[str]
-    slice_keys: ClassVar[int] = 256
+    name: str
+    slice_keys: int = 256
     watched_from: ClassVar[TaskState] = TaskState.RUNNING
     """Reaching this state or a later one concerns the planner."""
     on_every_node: ClassVar[bool] = False

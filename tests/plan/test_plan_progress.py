@@ -1,0 +1,179 @@
+"""How far a service is, and what it waits for."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from orch_world import World, spec
+
+from swarm.model.ids import NodeId, ServiceId
+from swarm.model.specs import Global, GlobalJob, ReplicatedJob, RestartPolicy, UpdateConfig
+from swarm.model.states import Availability, FailureAction, NodeState, RestartCondition, TaskState
+from swarm.plan.progress import ServiceFacts, drain_facts, service_facts
+
+
+def facts(world: World, name: str = "web") -> ServiceFacts:
+    return service_facts(world.store, world.service(name).id, world.now)
+
+
+def test_a_service_converges_when_all_run() -> None:
+    world = World("a b")
+    world.create(spec(replicas=3))
+    world.settle()
+    assert (facts(world).running, facts(world).converged) == (0, False)
+    world.run()
+    found = facts(world)
+    assert (found.mode, found.desired, found.running, found.converged, found.failed) == (
+        "replicated",
+        3,
+        3,
+        True,
+        False,
+    )
+    assert found.text == "3 of 3 running"
+
+
+def test_scale_down_converges_only_when_the_surplus_has_stopped() -> None:
+    world = World("a")
+    world.create(spec(replicas=3))
+    world.run()
+    world.stubborn = {task.id for task in world.tasks()}
+    world.scale(1)
+    world.run()
+    found = facts(world)
+    assert (found.running, found.stopping, found.converged) == (1, 2, False)
+    assert "2 still to stop" in found.text
+    world.stubborn.clear()
+    world.run()
+    assert facts(world).converged
+
+
+def test_what_stops_on_a_lost_node_is_not_waited_for() -> None:
+    world = World("a b")
+    world.create(spec(replicas=2))
+    world.run()
+    world.set_node("a", state=NodeState.DOWN)
+    world.run()
+    assert facts(world).converged
+
+
+def test_an_update_converges_when_it_is_completed() -> None:
+    world = World("a")
+    world.create(spec())
+    world.run()
+    world.declare(spec(version="2"))
+    world.run()
+    found = facts(world)
+    assert not found.converged and "updating" in found.text and "watching" in found.text
+    world.pass_time(5)
+    assert facts(world).converged
+
+
+def test_a_paused_update_has_failed_and_says_why() -> None:
+    world = World("a")
+    world.create(spec())
+    world.run()
+    world.broken = {"2"}
+    world.declare(spec(version="2"))
+    world.pass_time(1)
+    found = facts(world)
+    assert found.failed and not found.converged
+    assert "paused" in found.text and "exit code 1" in found.text
+    assert "exit code 1" in found.last_error
+
+
+def test_an_automatic_rollback_has_failed_and_a_manual_one_has_not() -> None:
+    world = World("a")
+    world.create(spec())
+    world.run()
+    world.broken = {"2"}
+    world.declare(spec(version="2", update=UpdateConfig(failure_action=FailureAction.ROLLBACK, monitor_s=1)))
+    world.pass_time(1)
+    assert not facts(world).failed
+    world.pass_time(60)
+    assert facts(world).failed and "rolled back" in facts(world).text
+    world.broken.clear()
+    world.declare(spec(version="3"))
+    world.pass_time(60)
+    assert facts(world).converged
+    world.roll_back()
+    world.pass_time(60)
+    assert facts(world).converged and not facts(world).failed
+
+
+def test_an_unplaceable_service_says_what_it_waits_for() -> None:
+    world = World("")
+    world.create(spec(replicas=2))
+    world.run()
+    assert facts(world).blocked == ("no suitable node",)
+    assert not facts(world).failed
+
+
+def test_a_service_whose_tasks_are_given_up_has_failed() -> None:
+    world = World("a")
+    world.create(spec(restart=RestartPolicy(RestartCondition.NONE)))
+    world.run()
+    world.report("t1", TaskState.FAILED, error="exit code 3")
+    world.run()
+    found = facts(world)
+    assert found.failed and "not restarted" in found.text and "exit code 3" in found.last_error
+
+
+def test_a_restart_delay_is_named() -> None:
+    world = World("a")
+    world.create(spec())
+    world.run()
+    world.report("t1", TaskState.FAILED)
+    world.run()
+    assert any("starts in 5 s" in text for text in facts(world).blocked)
+
+
+def test_a_removed_service_is_followed_to_its_end() -> None:
+    world = World("a")
+    id = world.create(spec(replicas=2))
+    world.run()
+    world.remove()
+    world.settle()
+    found = service_facts(world.store, id, world.now)
+    assert (found.stopping, found.removed, found.converged) == (2, False, False)
+    world.run()
+    found = service_facts(world.store, id, world.now)
+    assert (found.stopping, found.removed, found.converged) == (0, True, True)
+    assert service_facts(world.store, ServiceId("nobody"), world.now).removed
+
+
+def test_a_global_service_wants_one_a_suitable_node() -> None:
+    world = World("a b c")
+    world.set_node("b", availability=Availability.DRAIN)
+    world.set_node("c", state=NodeState.DOWN)
+    world.create(spec(mode=Global()))
+    world.run()
+    found = facts(world)
+    assert (found.mode, found.desired, found.running, found.converged) == ("global", 1, 1, True)
+
+
+def test_jobs_converge_when_completed_and_fail_when_they_cannot() -> None:
+    world = World("a")
+    world.create(spec(mode=ReplicatedJob(1, 3), restart=RestartPolicy(delay_s=0)))
+    world.settle()
+    assert facts(world).text == "0 of 3 completed"
+    world.run()
+    assert facts(world).converged and facts(world).running == 3
+    world.create(spec("bad", mode=GlobalJob(), version="x", restart=RestartPolicy(RestartCondition.NONE)))
+    world.broken = {"x"}
+    world.run()
+    assert facts(world, "bad").failed
+
+
+def test_a_drain_is_over_when_the_node_holds_nothing() -> None:
+    world = World("a b")
+    world.create(evolve(spec(replicas=2)))
+    world.run()
+    world.full = {NodeId("b")}
+    world.set_node("a", availability=Availability.DRAIN)
+    world.run()
+    found = drain_facts(world.store, NodeId("a"))
+    assert (found.remaining, found.converged) == (1, False)
+    assert "cannot be placed" in found.blocked[0]
+    world.full.clear()
+    world.run()
+    assert drain_facts(world.store, NodeId("a")).converged
