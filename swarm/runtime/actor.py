@@ -121,7 +121,8 @@ class Actor:
     def job(self, function: Callable[..., Awaitable[object]], *args: Any, name: str = "") -> trio.CancelScope:
         """Run `function(*args)` in the actor's own nursery; the scope given back cancels it.
 
-        It ends with the actor. An exception in it, a `SwarmError` too, crashes the actor: a job has nobody to answer.
+        It ends with the actor. An exception in it, a `SwarmError` too, crashes the actor: a job has nobody to answer. Once
+        the actor is stopping, a `SwarmError` only ends the job: it may have met a mailbox that is closed already.
         """
         context = asker.get()
         cell = self._cell
@@ -150,7 +151,12 @@ async def _run_job(
 ) -> None:
     asker.set(context)
     with scope:
-        await function(*args)
+        try:
+            await function(*args)
+        except* SwarmError:
+            # at an orderly stop mailboxes close, its own first: a job that runs into one of them has just ended
+            if not context.cell.stop_reason:
+                raise
 
 
 async def _answer(later: Later[R], function: Callable[..., Awaitable[R]], args: tuple[Any, ...]) -> None:

@@ -268,6 +268,25 @@ async def test_jobs_run_while_stopping_runs_and_end_after_it() -> None:
     assert ref.ended
 
 
+async def test_a_job_that_tells_its_stopping_actor_just_ends(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[str] = []
+
+    class Late(Probe):
+        async def started(self) -> None:
+            self.job(self.work)
+
+        async def work(self) -> None:
+            await trio.sleep(1.5)
+            await self.ref.tell(Finish())
+
+    async with open_scope("s") as scope:
+        await scope.start("late", lambda: Late(log, slow_stop_s=1))
+        await trio.sleep(1)
+    assert log == ["-late"] and not caplog.records
+
+
 # --- starting ------------------------------------------------------------------------------------------------------
 async def test_a_failed_start_is_the_starters() -> None:
     class Bad(Actor):
