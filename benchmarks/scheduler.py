@@ -168,7 +168,8 @@ def drive(store: Store, index: Version, tasks: int) -> tuple[float, list[float]]
             placed += results.count(None)
             dirty = scheduler.dirty
             for event in events:
-                keys.update(dict.fromkeys(dirty(event, memory)))
+                for key in dirty(event, memory):
+                    keys[key] = None
         turns.append(perf_counter() - turn)
     took = perf_counter() - started
     assert placed == tasks, f"{placed} of {tasks} tasks were placed"

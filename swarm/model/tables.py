@@ -194,6 +194,11 @@ class Tables:
         lineage = self._lineages.get(id)
         return () if lineage is None else ServiceTasks(lineage, self._tasks)
 
+    def count_tasks_of_service(self, id: ServiceId) -> int:
+        """How many tasks the service has, history too."""
+        lineage = self._lineages.get(id)
+        return 0 if lineage is None else lineage.tasks
+
     def tasks_of_node(self, id: NodeId) -> Collection[Task]:
         """All tasks bound to the node, by id."""
         holder = self._holders.get(id)

@@ -49,6 +49,10 @@ class Failures:
                 cured.append(node_id)
         return cured
 
+    def has(self, group: str) -> bool:
+        """Whether anything is known of the group."""
+        return group in self._by_group
+
     def faulty(self, group: str) -> dict[NodeId, int]:
         """The nodes that are faulty for the group, with the number of recent failures."""
         by_node = self._by_group.get(group)

@@ -13,7 +13,7 @@ from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, TaskId
 from swarm.model.objects import NEVER, Node, Task, revision_key
 from swarm.model.reasons import Reason
 from swarm.model.snapshot import Snapshot
-from swarm.model.specs import ServiceSpec
+from swarm.model.specs import ServiceSpec, TaskSpec
 from swarm.model.states import TaskState
 from swarm.plan.schedule.failures import Failures
 from swarm.plan.schedule.fleet import Fleet
@@ -56,8 +56,8 @@ class SchedulerMemory:
     def __init__(self) -> None:
         self.fleet = Fleet()
         self.failures = Failures()
-        self.groups: dict[str, Group] = {}
-        """Pending tasks without a node, by `service.revision`."""
+        self.groups: dict[str, Group | TaskId] = {}
+        """Pending tasks without a node, by `service.revision`; a single one that nothing is known of is kept bare."""
         self.queue: dict[str, None] = {}
         """Groups to be planned, in order."""
         self.blocked: dict[str, None] = {}
@@ -72,7 +72,8 @@ class SchedulerMemory:
         """Assignments of the last plan whose outcome was not looked at yet."""
         self.settled: set[TaskId] = set()
         """Assignments that are known to be committed, their events still to come."""
-        self._needs: dict[Shape, Need] = {}
+        self.needs: dict[Shape, Need] = {}
+        """What was asked for so far, by shape; see `need`."""
         self._pools: dict[str | Need, Pool] = {}
         self._pool_entries = 0
         self._histories_read: set[ServiceId] = set()
@@ -98,12 +99,22 @@ class SchedulerMemory:
             self.preassigned[task.id] = None
             return task.id
         key = revision_key(task.service_id, task.revision)
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = Group(task.service_id, task.revision)
-        group.tasks[task.id] = None
-        group.told = False
+        if key in self.groups:
+            group = self.group(key, task.service_id, task.revision)
+            group.tasks[task.id] = None
+            group.told = False
+        else:
+            self.groups[key] = task.id
         return key
+
+    def group(self, key: str, service_id: ServiceId, revision: RevisionNumber) -> Group:
+        """The group of that key, as a group even when it has a single task."""
+        found = self.groups[key]
+        if isinstance(found, Group):
+            return found
+        group = self.groups[key] = Group(service_id, revision)
+        group.tasks[found] = None
+        return group
 
     def drop(self, task: Task) -> None:
         """The task does not wait any more."""
@@ -115,10 +126,12 @@ class SchedulerMemory:
         else:
             key = revision_key(task.service_id, task.revision)
             group = self.groups.get(key)
-            if group is not None:
+            if isinstance(group, Group):
                 group.tasks.pop(task.id, None)
                 if not group.tasks:
                     self.forget(key)
+            elif group == task.id:
+                self.forget(key)
 
     def forget(self, key: str) -> None:
         """The group has no task left that waits."""
@@ -163,11 +176,11 @@ class SchedulerMemory:
     def _task_left(self, before: Task, after: Task) -> Iterable[str]:
         """A pending task was placed (by this scheduler as a rule), or ended without a place."""
         id = after.id
-        if id in self.settled:
-            self.settled.remove(id)
-            return ()
         if self.in_flight.get(id) == after.node_id:
             del self.in_flight[id]
+            return ()
+        if id in self.settled:
+            self.settled.remove(id)
             return ()
         self.stopped.pop(id, None)
         self.drop(before)
@@ -229,13 +242,17 @@ class SchedulerMemory:
     # --- needs and pools -------------------------------------------------------------------------------------------
     def demand(self, spec: ServiceSpec) -> Demand:
         """What the spec asks of a node, with the `Need` object that all specs of its shape share."""
-        shape = shape_of(spec.task)
-        need = self._needs.get(shape)
+        return Demand(self.need(spec.task), host_ports(spec.ports), spec.task.placement.max_replicas)
+
+    def need(self, task: TaskSpec) -> Need:
+        """The `Need` that all specs of this one's shape share."""
+        shape = shape_of(task)
+        need = self.needs.get(shape)
         if need is None:
-            if len(self._needs) >= NEEDS_MAX:
-                self._needs.clear()
-            need = self._needs[shape] = need_of(spec.task)
-        return Demand(need, host_ports(spec.ports) if spec.ports else (), spec.task.placement.max_replicas)
+            if len(self.needs) >= NEEDS_MAX:
+                self.needs.clear()
+            need = self.needs[shape] = need_of(task)
+        return need
 
     def shared_pool(self, need: Need) -> Pool:
         """The pool of all services with this need."""

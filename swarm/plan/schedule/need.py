@@ -14,7 +14,7 @@ from attrs import frozen
 from swarm.model import generic
 from swarm.model.constraints import ENGINE_LABEL_PREFIX, NODE_LABEL_PREFIX, ConstraintError, Matcher, matcher
 from swarm.model.resources import HostPort
-from swarm.model.specs import ContainerSpec, GenericResource, Platform, Port, ServiceSpec, TaskSpec
+from swarm.model.specs import ContainerSpec, GenericResource, Platform, Port, ProcessSpec, ServiceSpec, TaskSpec
 from swarm.model.states import MountType, PublishMode
 
 Shape: TypeAlias = Hashable
@@ -38,11 +38,8 @@ class Need:
     generic: tuple[GenericResource, ...]
     volume_drivers: tuple[str, ...]
     log_driver: str
-
-    @property
-    def reserves(self) -> bool:
-        """Whether it reserves anything at all."""
-        return bool(self.nano_cpus or self.memory_bytes or self.generic)
+    reserves: bool
+    """Whether it reserves anything at all."""
 
 
 @frozen
@@ -53,21 +50,26 @@ class Demand:
     ports: tuple[HostPort, ...] = ()
     max_replicas: int = 0
 
+    @property
+    def can_fill(self) -> bool:
+        """Whether tasks of this service can make a node unfit for more of them."""
+        return self.need.reserves or bool(self.ports) or self.max_replicas > 0
+
 
 def shape_of(task: TaskSpec) -> Shape:
     """The key of a task's `Need`: equal shapes ask the same of a node."""
-    reserved = task.resources.reservations
-    placement = task.placement
+    # Worked out once for every group: a plain process, the most frequent runtime, takes no further calls.
+    reserved, placement, is_process = task.resources.reservations, task.placement, type(task.runtime) is ProcessSpec
     return (
-        task.runtime_kind,
+        "process" if is_process else task.runtime_kind,
         placement.constraints,
         placement.platforms,
         placement.preferences,
         reserved.nano_cpus,
         reserved.memory_bytes,
         reserved.generic,
-        _volume_drivers(task),
-        _log_driver(task),
+        () if is_process else _volume_drivers(task),
+        "" if task.log_driver is None else _log_driver(task),
     )
 
 
@@ -91,6 +93,7 @@ def need_of(task: TaskSpec) -> Need:
         generic=generic.merged(reserved.generic),
         volume_drivers=_volume_drivers(task),
         log_driver=_log_driver(task),
+        reserves=bool(reserved.nano_cpus or reserved.memory_bytes or reserved.generic),
     )
 
 

@@ -10,13 +10,45 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+from typing import TypeAlias
 
+from swarm.model.specs import GenericResource
 from swarm.plan.schedule.filters import Filter, has_ports, has_resources, room_failure
 from swarm.plan.schedule.need import Demand
 from swarm.plan.schedule.pools import GroupStanding, Leaf, Pool
 from swarm.plan.schedule.preferences import Path, Taker, path_of, tree
-from swarm.plan.schedule.rank import INDEX_MASK, key_for
+from swarm.plan.schedule.rank import INDEX_MASK, ONE_REPLICA, key_for
 from swarm.plan.schedule.room import Room
+
+Choice: TypeAlias = tuple[Room, int, int, tuple[GenericResource, ...]]
+"""A node for one task: its room, the tasks of the service and all tasks that it had before, generic resources claimed."""
+
+
+def take_lone(pool: Pool) -> Choice | None:
+    """A node for the only task of a service, from a shared pool without preferences: the pool's best, and nothing else."""
+    leaf = pool.leaves[()]
+    heap, stored, rooms, need = leaf.heap, leaf.stored, pool.fleet.rooms, pool.demand.need
+    while heap:
+        entry = heap[0]
+        index = entry & INDEX_MASK
+        if stored.get(index) != entry:
+            heappop(heap)
+            continue
+        room = rooms[index]
+        assert room is not None, "a pool keeps up with the fleet before it is used"
+        if room.key != entry:
+            heapreplace(heap, room.key)
+            stored[index] = room.key
+        elif need.reserves and not has_resources(need, room):
+            heappop(heap)
+            pool.reject(index, Filter.RESOURCES)
+        else:
+            active = room.active
+            claimed = room.claim(need, ())
+            heapreplace(heap, room.key)
+            stored[index] = room.key
+            return room, 0, active, claimed
+    return None
 
 
 class SharedTaker:
@@ -110,7 +142,7 @@ class GroupTaker:
     def best(self) -> tuple[int, Room] | None:
         """See `Taker`."""
         heap, stored, rooms, group = self._leaf.heap, self._leaf.stored, self._pool.fleet.rooms, self._group
-        demand = self._pool.demand
+        demand, checked = self._pool.demand, self._pool.demand.can_fill
         while heap:
             entry = heap[0]
             index = entry & INDEX_MASK
@@ -124,7 +156,7 @@ class GroupTaker:
                 heapreplace(heap, present)
                 stored[index] = present
                 continue
-            failed = room_failure(demand, room, group.counts.get(index, 0))
+            failed = room_failure(demand, room, group.counts.get(index, 0)) if checked else None
             if failed is None:
                 return entry, room
             heappop(heap)
@@ -137,12 +169,33 @@ class GroupTaker:
         heapreplace(self._leaf.heap, present)
         self._leaf.stored[room.index] = present
 
+    def take(self, count: int) -> list[Choice]:
+        """Choose and claim for so many tasks at the most; what `best` and `placed` do, in one loop."""
+        heap, stored, counts = self._leaf.heap, self._leaf.stored, self._group.counts
+        need, ports = self._pool.demand.need, self._pool.demand.ports
+        chosen: list[Choice] = []
+        while len(chosen) < count:
+            found = self.best()
+            if found is None:
+                break
+            entry, room = found
+            index, load, active = room.index, room.key, room.active
+            claimed = room.claim(need, ports)
+            replicas = counts.get(index, 0)
+            counts[index] = replicas + 1
+            # One task more of the service, and what the claim added to the node's load.
+            entry += ONE_REPLICA + room.key - load
+            heapreplace(heap, entry)
+            stored[index] = entry
+            chosen.append((room, replicas, active, claimed))
+        return chosen
+
     def close(self) -> None:
         """Nothing is set aside."""
 
 
 class Pour:
-    """One group's way over its candidates: `best`, `placed`, and `close` at the end."""
+    """One group's way over its candidates: `take` as often as needed, then `close`."""
 
     def __init__(self, pool: Pool, demand: Demand, group: GroupStanding) -> None:
         self.pool = pool
@@ -155,7 +208,6 @@ class Pour:
         self._takers = tuple(takers.values())
         preferences = demand.need.preferences
         self._top: Taker = tree(takers, self._counts_by_path(), len(preferences)) if preferences else takers[()]
-        self.best = self._top.best
 
     def _counts_by_path(self) -> Mapping[Path, int]:
         counts: Counter[Path] = Counter()
@@ -165,11 +217,29 @@ class Pour:
                 counts[path_of(self.demand.need.preferences, room.node)] += count
         return counts
 
-    def placed(self, room: Room) -> None:
-        """The caller has put a task on the node that `best` gave, and claimed its room."""
-        counts = self.group.counts
-        counts[room.index] = counts.get(room.index, 0) + 1
-        self._top.placed(room)
+    def take(self, count: int) -> list[Choice]:
+        """Choose and claim nodes for so many tasks at the most; fewer when no node takes any more."""
+        top, counts = self._top, self.group.counts
+        if isinstance(top, GroupTaker):
+            return top.take(count)
+        need, ports = self.demand.need, self.demand.ports
+        chosen: list[Choice] = []
+        while len(chosen) < count:
+            found = top.best()
+            if found is None:
+                break
+            room = found[1]
+            replicas, active = counts.get(room.index, 0), room.active
+            claimed = room.claim(need, ports)
+            counts[room.index] = replicas + 1
+            top.placed(room)
+            chosen.append((room, replicas, active, claimed))
+        return chosen
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no node takes another task."""
+        return self._top.best() is None
 
     def close(self) -> None:
         """To be called when the pour is over for now."""

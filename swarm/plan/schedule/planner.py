@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 
 from swarm.model.changes import Advance, Assign, Group, Kind
+from swarm.model.construct import constructor_of
 from swarm.model.events import Event
 from swarm.model.ids import Ids, Instant, NodeId, TaskId
 from swarm.model.objects import Cluster, Node, Task, TaskStatus
@@ -26,8 +27,8 @@ from swarm.plan.schedule import report
 from swarm.plan.schedule.filters import failure, no_node_text, obstacle
 from swarm.plan.schedule.memory import RETRY, SchedulerMemory
 from swarm.plan.schedule.memory import Group as Waiting
-from swarm.plan.schedule.need import Demand
-from swarm.plan.schedule.place import Pour
+from swarm.plan.schedule.need import Demand, Need
+from swarm.plan.schedule.place import Pour, take_lone
 from swarm.plan.schedule.pools import GroupStanding, Pool
 
 PLACEMENTS_A_PLAN = 1000
@@ -43,6 +44,11 @@ SHARED_TASKS_MIN = 16
 ASSIGNED_MESSAGE = "assigned to a node"
 CONFIRMED_MESSAGE = "confirmed on its node"
 STOPPED_MESSAGE = "stopped before it was placed"
+
+_new_assign = constructor_of(Assign)
+# Looking up an enum member takes longer than using it, and these run for every task and every event.
+_PENDING = int(TaskState.PENDING)
+_TASK = Kind.TASK
 
 
 class Scheduler:
@@ -61,7 +67,7 @@ class Scheduler:
         """What could be placed because of this event."""
         before, after = event.before, event.after
         kind = event.kind
-        if kind is Kind.TASK:
+        if kind is _TASK:
             assert before is None or isinstance(before, Task)
             assert after is None or isinstance(after, Task)
             return memory.task_changed(before, after)
@@ -126,11 +132,13 @@ class _Turn:
         for id in list(islice(memory.preassigned, self.changes_left)):
             del memory.preassigned[id]
             self._confirm(id)
+        if memory.preassigned:
+            return
         services: set[str] = set()
-        for key in list(islice(memory.queue, self.changes_left)):
-            if self.changes_left <= 0 or memory.preassigned:
+        for key in self._place_lone(list(islice(memory.queue, self.changes_left))):
+            if self.changes_left <= 0:
                 return
-            group = memory.groups.get(key)
+            group = self._as_group(key)
             if group is None:
                 memory.queue.pop(key, None)
             elif group.service_id not in services:
@@ -170,8 +178,9 @@ class _Turn:
     def _assign(
         self, task: Task, node_id: NodeId, status: TaskStatus, claimed: tuple[GenericResource, ...], reason: Reason
     ) -> None:
-        self.groups.append((Assign(task.id, task.version, node_id, status, claimed, reason),))
-        self.memory.in_flight[task.id] = node_id
+        id = task.id
+        self.groups.append((_new_assign(id, task.version, node_id, status, claimed, reason),))
+        self.memory.in_flight[id] = node_id
 
     def _tell(self, task: Task, error: str, reason: Reason) -> None:
         """Write why the task waits, unless that is what it says already."""
@@ -179,6 +188,62 @@ class _Turn:
             return
         status = TaskStatus(TaskState.PENDING, at=self.now, error=error, applied_at=self.now)
         self.groups.append((Advance(task.id, status=status, reason=reason),))
+
+    # --- a service's only task -----------------------------------------------------------------------------------
+    def _place_lone(self, keys: Iterable[str]) -> list[str]:
+        """Place the tasks that are the only one of their service; gives the keys that need the long way.
+
+        Most groups of a busy cluster are such, so this is one loop that spares them everything that a larger group needs.
+        """
+        view, memory, assigned = self.view, self.memory, self.assigned
+        task_of, spec_of, service_of, count_of = view.task, view.spec_of, view.service, view.count_tasks_of_service
+        waiting, queue, failures, in_flight = memory.groups, memory.queue, memory.failures, memory.in_flight
+        pools: dict[Need, tuple[Pool, report.Words] | None] = {}
+        groups, left = self.groups, []
+        for key in keys:
+            id = waiting.get(key)
+            task = None if id is None or isinstance(id, Waiting) else task_of(id)
+            if task is None or task.status.state > _PENDING:
+                left.append(key)
+                continue
+            service_id, spec = task.service_id, spec_of(task)
+            if spec is None or count_of(service_id) != 1 or spec.ports or service_of(service_id) is None:
+                left.append(key)
+                continue
+            need = memory.need(spec.task)
+            if need not in pools:
+                pools[need] = self._pool_for_lone(need)
+            found = pools[need]
+            choice = take_lone(found[0]) if found is not None and not failures.has(key) else None
+            if found is None or choice is None:
+                left.append(key)
+                continue
+            room, _, active, claimed = choice
+            node_id = room.node.id
+            change = _new_assign(id, task.version, node_id, assigned, claimed, found[1].placed(room, 0, active))
+            groups.append((change,))
+            in_flight[task.id] = node_id
+            del waiting[key]
+            queue.pop(key, None)
+        return left
+
+    def _pool_for_lone(self, need: Need) -> tuple[Pool, report.Words] | None:
+        if need.preferences:
+            return None
+        pool = self.memory.shared_pool(need)
+        self.nodes_left -= pool.catch_up(self.view, self.nodes_left)
+        return (pool, report.Words(pool)) if pool.is_current else None
+
+    def _as_group(self, key: str) -> Waiting | None:
+        """The group behind a key; None, and forgotten, when its only task is gone."""
+        found = self.memory.groups.get(key)
+        if found is None or isinstance(found, Waiting):
+            return found
+        task = self.view.task(found)
+        if task is None or task.status.state > _PENDING:
+            self.memory.forget(key)
+            return None
+        return self.memory.group(key, task.service_id, task.revision)
 
     # --- groups ----------------------------------------------------------------------------------------------------
     def _place(self, key: str, group: Waiting) -> bool:
@@ -224,7 +289,7 @@ class _Turn:
 
     def _uses_shared_pool(self, group: Waiting) -> bool:
         """Whether looking at the service's own tasks is cheaper than a pool of its own, which looks at every node."""
-        tasks = len(self.view.tasks_of_service(group.service_id))
+        tasks = self.view.count_tasks_of_service(group.service_id)
         return tasks <= max(SHARED_TASKS_MIN, min(SHARED_TASKS_MAX, len(self.memory.fleet) // 4))
 
     def _standing(self, group: Waiting) -> GroupStanding:
@@ -241,25 +306,20 @@ class _Turn:
 
     def _pour(self, group: Waiting, pour: Pour) -> bool:
         """Place tasks until none is left, none fits (both True), or the turn is used up (False)."""
-        view, words = self.view, report.Words(pour)
-        need, ports = pour.demand.need, pour.demand.ports
-        counts = pour.group.counts
-        tasks = group.tasks
-        for id in list(islice(tasks, self.changes_left)):
-            task = view.task(id)
-            if task is None or task.status.state > TaskState.PENDING:
-                del tasks[id]
-                continue
-            found = pour.best()
-            if found is None:
-                return True
-            room = found[1]
-            reason = words.placed(room, counts.get(room.index, 0))
-            claimed = room.claim(need, ports)
-            pour.placed(room)
-            self._assign(task, room.node.id, self.assigned, claimed, reason)
-            del tasks[id]
-        return not tasks or pour.best() is None
+        waiting = group.tasks
+        tasks: list[Task] = []
+        for id in list(islice(waiting, self.changes_left)):
+            task = self.view.task(id)
+            if task is None or task.status.state > _PENDING:
+                del waiting[id]
+            else:
+                tasks.append(task)
+        words = report.Words(pour.pool)
+        assigned = self.assigned
+        for task, (room, replicas, active, claimed) in zip(tasks, pour.take(len(tasks)), strict=False):
+            self._assign(task, room.node.id, assigned, claimed, words.placed(room, replicas, active))
+            del waiting[task.id]
+        return not waiting or pour.is_full
 
     def _blocked(self, key: str, group: Waiting, pour: Pour) -> bool:
         """No node takes the rest of the group: keep it for a retry and say why, not more often than is useful."""

@@ -74,6 +74,11 @@ class Pool:
         """How many nodes it keeps anything about."""
         return self.candidates + len(self.rejected)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it has nothing left to read."""
+        return self._cursor == self.fleet.log_end and not self._building
+
     # --- keeping up ------------------------------------------------------------------------------------------------
     def _start(self) -> None:
         self.leaves.clear()
@@ -82,7 +87,8 @@ class Pool:
         self.rejected.clear()
         self._leaf_of.clear()
         self._cursor = self.fleet.log_end
-        domain = self.fleet.domain(self.demand.need)
+        # A group's own pool also counts the group's tasks by branch, wherever they are.
+        domain = None if self.group is not None and self._spreads else self.fleet.domain(self.demand.need)
         self._todo = iter(range(len(self.fleet.rooms)) if domain is None else domain)
         self._building = True
         self.changes += 1

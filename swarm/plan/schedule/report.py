@@ -7,34 +7,39 @@ from collections import Counter
 from swarm.model.reasons import Blocked, Reason, ReasonCode
 from swarm.plan.schedule.filters import Filter, blocked_in_sum, is_ready, room_failure
 from swarm.plan.schedule.place import Pour
-from swarm.plan.schedule.preferences import path_of
+from swarm.plan.schedule.pools import Pool
+from swarm.plan.schedule.preferences import Path, path_of
 from swarm.plan.schedule.room import Room
 from swarm.plan.schedule.words import counted, nodes_in_words
 
 
 class Words:
-    """Reasons for the placements of one pour; nodes that were chosen alike share one object."""
+    """Reasons for placements from one pool; nodes that were chosen alike share one object."""
 
-    def __init__(self, pour: Pour) -> None:
-        self._preferences = pour.demand.need.preferences
-        self._candidates = pour.pool.candidates
-        self._reasons: dict[tuple[int, int, tuple[str, ...]], Reason] = {}
+    def __init__(self, pool: Pool) -> None:
+        self._preferences = pool.demand.need.preferences
+        self._candidates = pool.candidates
+        self._reasons: dict[tuple[int, int, Path], Reason] = {}
 
-    def placed(self, room: Room, replicas: int) -> Reason:
-        """Why this node, which had so many tasks of the service before."""
+    def placed(self, room: Room, replicas: int, active: int) -> Reason:
+        """Why this node, which had so many tasks of the service and in all before."""
         path = path_of(self._preferences, room.node) if self._preferences else ()
-        key = (replicas, room.active, path)
+        key = (replicas, active, path)
         reason = self._reasons.get(key)
         if reason is None:
-            text = (
-                f"the best of {nodes_in_words(self._candidates)} that fit: it had {counted(replicas, 'task')} of this "
-                f"service and {counted(room.active, 'task')} in all"
-            )
-            if path:
-                branch = ", ".join(f"{p}={v or 'none'}" for p, v in zip(self._preferences, path, strict=True))
-                text += f"; its branch ({branch}) had the fewest"
-            reason = self._reasons[key] = Reason(ReasonCode.PLACED, text)
+            reason = self._reasons[key] = Reason(ReasonCode.PLACED, self._text(key))
         return reason
+
+    def _text(self, key: tuple[int, int, Path]) -> str:
+        replicas, active, path = key
+        text = (
+            f"the best of {nodes_in_words(self._candidates)} that fit: it had {counted(replicas, 'task')} of this "
+            f"service and {counted(active, 'task')} in all"
+        )
+        if path:
+            branch = ", ".join(f"{p}={v or 'none'}" for p, v in zip(self._preferences, path, strict=True))
+            text += f"; its branch ({branch}) had the fewest"
+        return text
 
 
 def blocked(pour: Pour) -> tuple[Blocked, ...]:
