@@ -46,6 +46,11 @@ class Fleet:
         """The position behind the newest entry of the log."""
         return self.log_start + len(self.log)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether nodes were touched that `refresh` has not read yet."""
+        return bool(self._touched)
+
     def get(self, id: NodeId) -> Room | None:
         """The node's room, None when there is no such node."""
         return self._by_id.get(id)

@@ -55,6 +55,8 @@ class SchedulerMemory:
 
     def __init__(self) -> None:
         self.fleet = Fleet()
+        self.to_load: list[TaskId] = []
+        """Tasks that a new leader found pending and has not looked at yet, the oldest last."""
         self.failures = Failures()
         self.groups: dict[str, Group | TaskId] = {}
         """Pending tasks without a node, by `service.revision`; a single one that nothing is known of is kept bare."""
@@ -79,13 +81,27 @@ class SchedulerMemory:
         self._histories_read: set[ServiceId] = set()
 
     # --- a new leader ----------------------------------------------------------------------------------------------
-    def load(self, view: Snapshot) -> None:
-        """Take in the whole cluster: every node and every pending task."""
+    def start(self, view: Snapshot) -> None:
+        """Note every node and every pending task; `load` reads them, piece by piece."""
         for node in view.nodes():
             self.fleet.touch(node.id)
-        for task in view.pending_tasks():
-            self.add(task)
-        self.queue.update(dict.fromkeys(self.groups))
+        self.to_load = [task.id for task in view.pending_tasks()]
+        self.to_load.reverse()
+
+    def load(self, view: Snapshot, tasks_max: int) -> bool:
+        """Take in pending tasks that were noted at the start, at most so many; whether none is left."""
+        for _ in range(min(tasks_max, len(self.to_load))):
+            task = view.task(self.to_load.pop())
+            if task is not None and task.status.state <= _PENDING:
+                key = self.add(task)
+                if key in self.groups:
+                    self.queue[key] = None
+        return not self.to_load
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something is left to be done that needs no further event."""
+        return bool(self.queue or self.preassigned or self.stopped or self.to_load or self.fleet.is_behind)
 
     # --- tasks that wait -------------------------------------------------------------------------------------------
     def add(self, task: Task) -> str:

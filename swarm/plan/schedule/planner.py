@@ -35,6 +35,8 @@ PLACEMENTS_A_PLAN = 1000
 """Changes that one plan makes at the most: about 5 ms of deciding, and as much again to apply them."""
 NODES_A_PLAN = 4000
 """Nodes that one plan reads or filters at the most: about 8 ms."""
+TASKS_A_PLAN = 10_000
+"""Pending tasks that a plan of a new leader takes in at the most: about 8 ms."""
 TELL_AGAIN_S = 1.0
 """How often the explanation of a group that stays blocked is written anew at the most."""
 SHARED_TASKS_MAX = 4096
@@ -60,7 +62,7 @@ class Scheduler:
     def start(self, view: Snapshot) -> tuple[SchedulerMemory, Iterable[str]]:
         """A new leader knows nothing and plans all that waits."""
         memory = SchedulerMemory()
-        memory.load(view)
+        memory.start(view)
         return memory, (RETRY,)
 
     def dirty(self, event: Event, memory: SchedulerMemory) -> Iterable[str]:
@@ -93,14 +95,14 @@ class Scheduler:
             elif key == RETRY:
                 memory.queue.update(memory.blocked)
         turn = _Turn(view, memory, now)
-        if memory.fleet.refresh(view, NODES_A_PLAN):
+        if memory.fleet.refresh(view, NODES_A_PLAN) and memory.load(view, TASKS_A_PLAN):
             turn.run()
         memory.trim_pools()
         return Plan(
             memory=memory,
             groups=tuple(turn.groups),
             wake=turn.wake,
-            again=(RETRY,) if memory.queue or memory.preassigned or memory.stopped else (),
+            again=(RETRY,) if memory.has_work else (),
         )
 
 
