@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from attrs import evolve
 
 from swarm.model.changes import Advance, Change, Create, Delete, Kind, Update
@@ -58,6 +60,7 @@ class World:
         self.events: list[Event] = []
         self.plans = 0
         self.refused: list[object] = []
+        self.made: Counter[str] = Counter()
 
     # --- the store -------------------------------------------------------------------------------------------------
     def apply(self, *changes: Change) -> None:
@@ -176,7 +179,8 @@ class World:
         """Add a task of the service's present revision, named `service/slot/number`."""
         stored = self.store.service(ServiceId(service))
         assert stored is not None
-        number = len(self.store.tasks_of_service(stored.id))
+        number = self.made[service]
+        self.made[service] += 1
         task = Task(
             TaskId(f"{service}/{slot}/{number}"),
             stored.id,

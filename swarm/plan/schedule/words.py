@@ -14,9 +14,8 @@ def size(size_bytes: int) -> str:
         value, unit = value // 1024, unit + 1
     if value < 10_240 or unit == len(_UNITS) - 1:
         return f"{value} {_UNITS[unit]}"
-    while value >= 10_240 and unit < len(_UNITS) - 1:
-        hundredths, value, unit = value * 100 // 1024, value // 1024, unit + 1
-    whole, rest = divmod(hundredths, 100)
+    unit = max(number for number in range(len(_UNITS)) if size_bytes >= 1024**number)
+    whole, rest = divmod(size_bytes * 100 // 1024**unit, 100)
     return f"{whole}.{rest:02d}".rstrip("0").rstrip(".") + f" {_UNITS[unit]}"
 
 
