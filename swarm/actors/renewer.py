@@ -33,7 +33,7 @@ from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy
 from swarm.ports.state_dir import StateDir
 from swarm.runtime.actor import Actor, on
-from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.runtime.errors import ActorDied, ErrorCode, SwarmError
 from swarm.runtime.message import Message, Request
 from swarm.runtime.ref import Ref
 from swarm.runtime.turn import Turn
@@ -232,7 +232,7 @@ class Renewer(Actor):
         self._chance = self._entropy.uniform(0.0, 1.0)
         changed = CredentialsChanged(credentials, self._peer)
         if not self._node.offer(changed):
-            self.job(self._node.tell, changed)
+            self.job(self._tell_node, changed)
 
     def _is_expired(self) -> bool:
         return self._clock.now() >= self._peer.expires_at
@@ -251,7 +251,7 @@ class Renewer(Actor):
 
     async def _sleep(self, seconds: float, round: int) -> None:
         await trio.sleep(seconds)
-        await self.ref.tell(_Due(round))
+        await self._tell_self(_Due(round))
 
     async def _attempt(self, round: int, key_pem: bytes, request: RenewCertificate | RenewExpired) -> None:
         issued: IssuedCertificate | None = None
@@ -261,4 +261,16 @@ class Renewer(Actor):
             issued = await self._ask(request, anonymous=anonymous, timeout_s=ASK_TIMEOUT_S)
         except SwarmError as error:
             problem = error
-        await self.ref.tell(_Answered(round, key_pem, issued, problem))
+        await self._tell_self(_Answered(round, key_pem, issued, problem))
+
+    async def _tell_node(self, message: Message) -> None:
+        try:
+            await self._node.tell(message)
+        except ActorDied:
+            pass  # the node is ending; it reads the files when it starts again
+
+    async def _tell_self(self, message: Message) -> None:
+        try:
+            await self.ref.tell(message)
+        except ActorDied:
+            pass  # this actor is stopping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from swarm.actors.store_messages import Committed, ProposeChanges, ReadBarrier, WatchStore
-from swarm.model.changes import Group, GroupResult
+from swarm.model.changes import Change, Group, GroupResult
 from swarm.model.events import Event
 from swarm.model.ids import Version
 from swarm.model.snapshot import Snapshot
@@ -29,6 +29,13 @@ class RefuseProposals(Request[None]):
     """From now on every proposal fails with this error; None: no longer."""
 
     error: SwarmError | None
+
+
+@frozen
+class Replay(Request[GroupResult]):
+    """Commit one group as if another author had proposed it: neither held nor recorded."""
+
+    changes: tuple[Change, ...]
 
 
 class LocalStoreActor(Actor):
@@ -63,6 +70,17 @@ class LocalStoreActor(Actor):
         """Begin or end to refuse."""
         self._error = request.error
 
+    @on(Replay)
+    def replay(self, request: Replay, _turn: Turn[GroupResult]) -> GroupResult:
+        """Apply and tell the watchers."""
+        (result,) = self._apply((request.changes,))
+        return result
+
+    def fail_watchers(self, error: SwarmError) -> None:
+        """End every watch that is open now."""
+        for sink in self._watchers:
+            sink.fail(error)
+
     @on(WatchStore)
     def watch(self, _request: WatchStore, turn: StreamTurn[Committed]) -> None:
         """Now, then each batch."""
@@ -76,6 +94,9 @@ class LocalStoreActor(Actor):
 
     def _commit(self, groups: tuple[Group, ...]) -> tuple[GroupResult, ...]:
         self.proposals.append(groups)
+        return self._apply(groups)
+
+    def _apply(self, groups: tuple[Group, ...]) -> tuple[GroupResult, ...]:
         index = Version(self.store.version + 1)
         results, events = self.store.apply(groups, index)
         self._tell(tuple(events), index)
