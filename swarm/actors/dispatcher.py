@@ -23,8 +23,9 @@ from swarm.model.objects import Cluster, Node, Task, TaskStatus
 from swarm.model.reasons import Reason, ReasonCode
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import ClusterSettings
-from swarm.model.states import Membership, NodeState, TaskState
+from swarm.model.states import Membership, NodeState, Role, TaskState
 from swarm.plan.assignments import NodeShare
+from swarm.plan.departure import departure
 from swarm.plan.liveness import BecomesDown, Liveness, TasksOrphaned
 from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy
@@ -38,6 +39,7 @@ from swarm.wire.messages.dispatcher import (
     DescribeNode,
     Heartbeat,
     HeartbeatReply,
+    LeaveNode,
     OpenSession,
     ReportAccepted,
     ReportStatus,
@@ -52,6 +54,8 @@ PROPOSE_TIMEOUT_S = 30.0
 WATCH_WINDOW = 256
 WATCH_RETRY_S = 0.1
 SESSION_BYTES = 16
+REMOVE_ATTEMPTS = 8
+"""The cluster object may change between reading and writing it; more often than this in a row is no accident."""
 REPORTS_MAX = 5000
 """Statuses in one report; an agent with more splits them."""
 
@@ -189,6 +193,12 @@ class Dispatcher(Actor):
         self._answer_when_committed(turn, wish.waiters)
         self._gathered.add_node(session.node_id, wish)
         self._propose()
+
+    @on(LeaveNode)
+    def leave(self, request: LeaveNode, turn: Turn[None]) -> None:
+        """Answered when the node's record is gone; its session ends by that."""
+        session = self._session_of(turn.caller, request.session_id)
+        self.answer_in_job(turn, self._remove, self._view, session.node_id)
 
     # --- news -------------------------------------------------------------------------------------------------------
     @on(_Began)
@@ -370,6 +380,22 @@ class Dispatcher(Actor):
         if batch.groups:
             self._proposing = True
             self.job(self._commit, batch)
+
+    async def _remove(self, view: Snapshot, node_id: NodeId) -> None:
+        for _ in range(REMOVE_ATTEMPTS):
+            node, cluster = view.node(node_id), view.cluster
+            if node is None or cluster is None:
+                return
+            name = node.description.hostname or node_id
+            if Role.MANAGER in (node.role, node.spec.desired_role):
+                text = f"node {name} is a manager and cannot leave; demote it first with `swarm node demote {name}`"
+                raise SwarmError(ErrorCode.PRECONDITION, text)
+            group = departure(view, cluster, node, self._clock.now(), f"node {name} left the cluster")
+            request = ProposeChanges((group,), self._term)
+            (result,) = await self._store.ask(request, timeout_s=PROPOSE_TIMEOUT_S)
+            if result is None:
+                return
+        raise SwarmError(ErrorCode.UNAVAILABLE, "the cluster changes too fast to take this node out of it; try again")
 
     async def _commit(self, batch: Batch) -> None:
         results: tuple[GroupResult, ...] = ()

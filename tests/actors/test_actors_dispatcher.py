@@ -33,6 +33,7 @@ from swarm.wire.messages.dispatcher import (
     Assignments,
     DescribeNode,
     Heartbeat,
+    LeaveNode,
     OpenSession,
     ReportStatus,
     SessionChanged,
@@ -351,6 +352,33 @@ async def test_a_removed_node_is_told_so(autojump_clock: trio.testing.MockClock)
         error = await agent.ended()
         assert error.code is ErrorCode.NOT_FOUND and "join it again" in error.text
         await trio.sleep(60)
+
+
+async def test_a_node_that_leaves_is_gone_for_good(autojump_clock: trio.testing.MockClock) -> None:
+    leaving = Node(NodeId("n3"), certificate_expires_at=Instant(NOW + 5))
+    extra = (Create(leaving), Create(task(1, "n3", TaskState.RUNNING)), Create(task(2, "n3", TaskState.FAILED)))
+    async with world(*extra) as here:
+        agent = await here.ready(caller("n3"))
+        await here.dispatcher.ask(LeaveNode(agent.opened.session_id), timeout_s=5, caller=caller("n3"))
+        assert here.store.node(leaving.id) is None
+        assert [here.task(f"t{n}").status.state for n in (1, 2)] == [TaskState.ORPHANED, TaskState.FAILED]
+        assert here.task("t1").status.error == "node host1 left the cluster"
+        cluster = here.store.cluster
+        assert cluster is not None and cluster.removed_nodes == {"n3": NOW + 5}
+        assert (await agent.ended()).code is ErrorCode.NOT_FOUND
+
+
+async def test_a_manager_cannot_just_leave(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as here:
+        agent = await here.ready()
+        for node in (
+            evolve(here.node(), role=Role.MANAGER),
+            evolve(here.node(), spec=NodeSpec(desired_role=Role.MANAGER)),
+        ):
+            await here.change(Update(evolve(node, version=here.node().version)))
+            with pytest.raises(SwarmError, match="swarm node demote") as caught:
+                await here.dispatcher.ask(LeaveNode(agent.opened.session_id), timeout_s=5, caller=caller())
+            assert caught.value.code is ErrorCode.PRECONDITION
 
 
 async def test_another_certificate_role_needs_another_session(autojump_clock: trio.testing.MockClock) -> None:
