@@ -51,8 +51,8 @@ class ManagerConnection(Protocol):
         """Wait until the connection is gone; why."""
         ...
 
-    def done(self, *, good: bool) -> None:
-        """It is not needed any more; whether it served well, for the next choice."""
+    def done(self, *, good: bool, error: SwarmError | None = None) -> None:
+        """It is not needed any more; whether it served well and how the session ended, for the next choice."""
         ...
 
 
@@ -107,6 +107,7 @@ class Sessions:
         self._number = 0
         self._scope = trio.CancelScope()
         self._why = ""
+        self._error: SwarmError | None = None
         self._registered = False
 
     def end(self, number: int, why: str) -> None:
@@ -120,7 +121,7 @@ class Sessions:
         while True:
             await trio.sleep(self._entropy.uniform(0.0, backoff_s))
             self._number += 1
-            self._scope, self._why, self._registered = trio.CancelScope(), "", False
+            self._scope, self._why, self._error, self._registered = trio.CancelScope(), "", None, False
             with self._scope:
                 await self._session(self._number)
             backoff_s = BACKOFF_S_MIN if self._registered else min(BACKOFF_S_MIN + 2 * backoff_s, BACKOFF_S_MAX)
@@ -147,10 +148,11 @@ class Sessions:
                     nursery.start_soon(self._watch, connection)
                     nursery.start_soon(self._listen, number, inlet)
         except SwarmError as error:
+            self._error = error
             self._finish(error.text)
         finally:
             if connection is not None:
-                connection.done(good=self._registered)
+                connection.done(good=self._registered, error=self._error)
 
     async def _opened(self, inlet: Inlet[SessionItem]) -> SessionOpened:
         with trio.move_on_after(CALL_TIMEOUT_S):
@@ -169,6 +171,7 @@ class Sessions:
             async for item in inlet:
                 await self._agent.tell(SessionItemCame(number, item))
         except SwarmError as error:
+            self._error = error
             self._finish(error.text)
         else:
             self._finish("the dispatcher ended the session")
@@ -183,6 +186,7 @@ class Sessions:
             try:
                 answer = await dispatcher.ask(Heartbeat(opened.session_id), timeout_s=CALL_TIMEOUT_S)
             except SwarmError as error:
+                self._error = error
                 self._finish(f"a heartbeat was not answered: {error.text}")
                 return
             period_s = answer.period_s

@@ -186,7 +186,7 @@ class Connection:
         await self.gone.wait()
         return "the link is gone"
 
-    def done(self, *, good: bool) -> None:
+    def done(self, *, good: bool, error: SwarmError | None = None) -> None:
         self.goods.append(good)
 
 
