@@ -96,7 +96,7 @@ class ProbeRef:
         while True:
             found = [message for message in self.sent if type(message) is message_class]
             if len(found) >= count:
-                return cast("R", found[count - 1])
+                return found[count - 1]
             await self._changed.wait()
 
     def refuse(self, message_class: type, code: ErrorCode, text: str) -> None:
