@@ -74,6 +74,8 @@ class Leadership:
     """This member leads and has applied everything of earlier terms: leader-only work may begin."""
     leader_node: NodeId = NodeId("")
     leader_address: str = ""
+    removed: bool = False
+    """This member's removal is committed: it takes no part any more, its manager is to stop and erase the log."""
 
 
 @frozen
@@ -94,11 +96,27 @@ class RaftStatusView:
     first_index: int = 0
     last_index: int = 0
     members: tuple[MemberView, ...] = ()
+    problem: str = ""
+    """Why this member acknowledges nothing at the moment (its disk is full), in words; empty when all is well."""
+    given_up: tuple[str, ...] = ()
+    """After a forced new cluster: node ids of the members whose logs could not be seen."""
+    pending_change: bool = False
+    """Leader: a membership change is not committed yet."""
 
 
 @frozen
 class GetRaftStatus(Request[RaftStatusView]):
     """How this member stands."""
+
+
+@frozen
+class SetCompaction(Message):
+    """The cluster's settings for the log, told by the store whenever they change."""
+
+    snapshot_interval: int
+    """Applied entries between snapshots; 0 disables periodic ones."""
+    kept_entries: int
+    """Entries kept after a snapshot for slow followers."""
 
 
 # --- told to the store ---------------------------------------------------------------------------------------------

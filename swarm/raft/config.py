@@ -27,8 +27,8 @@ APPEND_ENTRIES_MAX = 1024
 """Entries in one append: bounds the time of one step."""
 INFLIGHT_APPENDS_MAX = 256
 """Appends under way to one follower before the leader waits for an acknowledgement."""
-INFLIGHT_BYTES_MAX = 16 * 1024 * 1024
-"""The same in bytes: what a stopped follower may pin in the outgoing queue."""
+INFLIGHT_BYTES_MAX = 512 * 1024
+"""The same in bytes: what the outgoing queue of a link holds without refusing; one more append always fits."""
 UNCOMMITTED_ENTRIES_MAX = 65_536
 """Proposals under way; more are refused as overloaded, so that a leader without a quorum does not fill its memory."""
 UNCOMMITTED_BYTES_MAX = 64 * 1024 * 1024
@@ -42,8 +42,8 @@ SNAPSHOT_CHUNK_BYTES = 64 * 1024
 """Size of a chunk: large enough for throughput, small enough for a lane that others share."""
 SNAPSHOT_CHUNKS_MAX = 65_536
 """4 GiB; a larger snapshot is refused by the receiver."""
-SNAPSHOT_WINDOW = 16
-"""Chunks under way to one follower: 1 MiB."""
+SNAPSHOT_WINDOW = 8
+"""Chunks under way to one follower: 512 KiB, what the outgoing queue of a link holds."""
 COMPACTION_HOLD_ENTRIES = 200_000
 """How far compaction waits for a follower that is catching up: 10 s of writes at 20,000 a second. Beyond, it starts over
 with a newer snapshot."""

@@ -54,6 +54,7 @@ from swarm.raft.messages import (
     Heartbeat,
     HeartbeatReply,
     Index,
+    Membership,
     MembershipChange,
     PreVote,
     PreVoteReply,
@@ -389,6 +390,13 @@ class Raft:
             raise InvariantBroken(f"{index} was reported as applied, {state.handed} was handed over")
         state.applied = max(state.applied, index)
 
+    def handed_over(self, low: Index, high: Index) -> tuple[Entry, ...]:
+        """Committed entries low..high once more, for an application that begins anew behind the newest snapshot."""
+        state = self._state
+        if high > state.handed:
+            raise InvariantBroken(f"entry {high} was asked for again, {state.handed} was handed over")
+        return state.log.slice(low, high, state.config.apply_bytes_max, high) if low <= high else ()
+
     # --- snapshots and compaction ----------------------------------------------------------------------------------
     def describe_snapshot(self, index: Index) -> SnapshotMeta | None:
         """What a snapshot of the application as of `index` is stored with; None when a newer one is there already."""
@@ -432,7 +440,74 @@ class Raft:
                 for raft_id, found in sorted(state.progress.items())
             },
             transfer_target=state.transfer_target,
+            is_changing=log.membership_index > log.commit,
         )
+
+    @property
+    def first_index(self) -> Index:
+        """The first entry that is not compacted."""
+        return self._state.log.first_index
+
+    @property
+    def last_index(self) -> Index:
+        """The last entry."""
+        return self._state.log.last_index
+
+    @property
+    def handed(self) -> Index:
+        """How far entries were handed over by `Ready.committed`, or a snapshot stood in for them."""
+        return self._state.handed
+
+    @property
+    def snapshot_index(self) -> Index:
+        """The newest durable snapshot's index."""
+        return self._state.log.snapshot.index
+
+    @property
+    def log_bytes(self) -> int:
+        """Data bytes of the log in memory."""
+        return self._state.log.size_bytes
+
+    @property
+    def sending(self) -> frozenset[Index]:
+        """Leader: indexes of the snapshots that are on their way to members."""
+        transfers = (progress.transfer for progress in self._state.progress.values())
+        return frozenset(transfer.meta.index for transfer in transfers if transfer is not None)
+
+    @property
+    def term(self) -> Term:
+        """The present term."""
+        return self._state.term
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether it leads, as far as it knows."""
+        return self._state.role is Role.LEADER
+
+    @property
+    def leader(self) -> RaftId:
+        """Who leads the present term, 0 when nobody is known to."""
+        return self._state.leader
+
+    @property
+    def membership(self) -> Membership:
+        """The membership in force."""
+        return self._state.log.membership
+
+    @property
+    def transfer_target(self) -> RaftId:
+        """Whom it is handing over to, 0 for nobody."""
+        return self._state.transfer_target
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether this member was taken out."""
+        return self._state.removed
+
+    @property
+    def first_own_index(self) -> Index:
+        """Leader: its term's first entry. Applied through there, it knows everything that earlier terms committed."""
+        return self._state.first_own
 
     @property
     def is_settled(self) -> bool:

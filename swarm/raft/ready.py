@@ -119,3 +119,5 @@ class RaftStatus:
     """By raft id, itself included; empty unless it leads."""
     transfer_target: RaftId
     """Whom it hands over to, 0 for nobody."""
+    is_changing: bool
+    """Whether the membership in force is not committed yet."""

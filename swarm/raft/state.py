@@ -84,6 +84,8 @@ class State:
         self.progress: dict[RaftId, Progress] = {}
         """Leader: every member, itself included."""
         self.heartbeat_elapsed = 0
+        self.first_own: Index = 0
+        """Leader: the index of its term's first entry."""
         self.uncommitted_bytes = 0
         """Leader: data bytes proposed in this term and not committed."""
         self.transfer_target: RaftId = NOBODY
@@ -183,6 +185,7 @@ class State:
         self._lead_by(self.id)
         self.elapsed = self.heartbeat_elapsed = 0
         self.attempts = 0
+        self.first_own = self.log.last_index + 1
         self.votes = {}
         self.read_round = 0
         self.uncommitted_bytes = 0

@@ -16,6 +16,9 @@ class RaftMessages(Message):
 
     to_member: RaftId
     payload: tuple[bytes, ...]
+    sender: RaftId = RaftId(0)
+    address: str = ""
+    """Where the sender is reached: a member that is far behind does not know every other one yet."""
 
 
 @wire_message("raft.bulk", to="raft", at=At.MANAGER, roles=MANAGERS, lane=Lane.BULK)
@@ -25,6 +28,8 @@ class RaftBulk(Message):
 
     to_member: RaftId
     payload: tuple[bytes, ...]
+    sender: RaftId = RaftId(0)
+    address: str = ""
 
 
 @frozen

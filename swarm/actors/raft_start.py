@@ -1,0 +1,70 @@
+"""How a member begins: what its disk holds decides; without a log it founds, or waits to be fed, but never by accident."""
+
+from __future__ import annotations
+
+import logging
+
+from attrs import frozen
+
+from swarm.ports.log_store import LogBatch, LogStore, Recovered
+from swarm.raft import messages as raft
+from swarm.raft.bootstrap import force_new_cluster, found_cluster
+from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.wire.messages.raft import Member
+
+log = logging.getLogger(__name__)
+
+
+@frozen
+class MemberStart:
+    """How this member begins. With a log on disk, the log decides and nobody is contacted."""
+
+    me: Member
+    found: bool = False
+    """Without a log: found a new cluster. False and no `members`: a log must be there."""
+    members: tuple[Member, ...] = ()
+    """Without a log: the members of the cluster that let it in."""
+    force_new_cluster: bool = False
+    """With a log: go on alone, for good; the others' logs cannot be seen."""
+
+
+@frozen
+class Begun:
+    """What the core starts with."""
+
+    recovered: Recovered
+    given_up: tuple[str, ...] = ()
+    """Node ids of the members that a forced new cluster leaves behind."""
+
+
+def entry_of(member: Member) -> raft.Member:
+    """A member as the core stores it."""
+    return raft.Member(member.raft_id, member.node_id, member.address)
+
+
+async def begin(start: MemberStart, disk: LogStore) -> Begun:
+    """Open the disk and begin. `LogDamaged`, or PRECONDITION when the log that should be there is not."""
+    recovered = await disk.open()
+    if recovered.repaired:
+        log.warning("the Raft log was repaired: %s", recovered.repaired)
+    if not recovered.is_empty:
+        return await _force(start, disk, recovered) if start.force_new_cluster else Begun(recovered)
+    if start.found:
+        hard_state, entries = found_cluster([entry_of(start.me)])
+        await disk.write(LogBatch(hard_state, None, tuple(entries)))
+        return Begun(Recovered(hard_state, entries=tuple(entries)))
+    if not start.members:
+        raise SwarmError(
+            ErrorCode.PRECONDITION,
+            "the Raft log of this manager is gone; founding a new cluster in its place would lose the old one. "
+            "Remove this node with `swarm node rm --force` on another manager and join again, or restore a backup",
+        )
+    return Begun(recovered)
+
+
+async def _force(start: MemberStart, disk: LogStore, recovered: Recovered) -> Begun:
+    forced = force_new_cluster(recovered.hard_state, recovered.snapshot, recovered.entries, entry_of(start.me))
+    await disk.write(LogBatch(forced.hard_state, None, (forced.entry,)))
+    given_up = tuple(member.node_id for member in forced.lost)
+    log.warning("this manager goes on alone; not seen: the logs of %s", ", ".join(given_up) or "nobody")
+    return Begun(Recovered(forced.hard_state, recovered.snapshot, (*recovered.entries, forced.entry)), given_up)
