@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import trio
 from attrs import field, frozen
 
-from swarm.actors.ca import PEER_ROLES, STORED_ROLES, sign
+from swarm.actors.ca import STORED_ROLES, sign
 from swarm.ca.certificates import (
     KEY_RANDOM_BYTES,
     SERIAL_RANDOM_BYTES,
@@ -30,10 +30,9 @@ from swarm.ca.certificates import (
 )
 from swarm.ca.credentials import Credentials
 from swarm.ca.identity import Peer, PeerRole
-from swarm.ca.renewal import EXPIRED_GRACE_S
 from swarm.ca.tokens import TokenError, check_root, parse_token
 from swarm.model.ids import ClusterId, Instant, NodeId
-from swarm.model.objects import Cluster, Node
+from swarm.model.objects import Cluster
 from swarm.model.states import Role
 from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy
@@ -180,7 +179,8 @@ async def renew_expired(
 ) -> Credentials:
     """Renew a certificate that expired while the machine was off, through any manager that answers.
 
-    Raises `SwarmError`: DENIED (removed, or expired too long ago: join again), UNAVAILABLE (no manager answers).
+    Raises `SwarmError`: DENIED (removed, or expired too long ago: join again), UNAVAILABLE (no manager answers; a manager
+    goes on then, since its own authority renews it once its store is open).
     """
     old, node = state.require_credentials(), state.require_node()
     dialler.trust(old.root_pem)
@@ -200,26 +200,6 @@ async def renew_expired(
         return credentials
     why = "; ".join(problems) or "no manager's address is known"
     raise SwarmError(ErrorCode.UNAVAILABLE, f"this node's certificate has expired and no manager renews it: {why}")
-
-
-def renew_own(state: StateDir, cluster: Cluster, node: Node, *, clock: Clock, entropy: Entropy) -> Credentials:
-    """A manager's own certificate, signed with the root key of the store that lies on its disk.
-
-    For managers that were all off past their certificates' expiry: none of them could reach another to ask for renewal.
-    Only a certificate that has expired within the grace is replaced so, and only for a node that its store has as manager.
-    """
-    old = state.require_credentials()
-    try:
-        verify_chain(old.certificate_pem, cluster.root_certificate, clock.now(), grace_s=EXPIRED_GRACE_S)
-    except CertificateError as error:
-        raise SwarmError(ErrorCode.DENIED, f"this node's certificate cannot be renewed: {error}") from None
-    if node.role is not Role.MANAGER:
-        raise SwarmError(ErrorCode.DENIED, f"node {node.id} is no manager: its certificate is renewed by one")
-    serial = entropy.bytes(SERIAL_RANDOM_BYTES)
-    leaf = sign(cluster, make_request(old.key_pem), node.id, PEER_ROLES[node.role], clock.now(), serial)
-    credentials = Credentials(leaf, old.key_pem, cluster.root_certificate)
-    state.save_credentials(credentials)
-    return credentials
 
 
 def certificate_problem(credentials: Credentials, clock: Clock) -> CertificateExpired | None:

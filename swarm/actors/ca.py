@@ -56,6 +56,9 @@ RECORD_ATTEMPTS = 8
 """A node's object may change between reading and writing it; more often than this in a row is no accident."""
 NONCE_LENGTH_MIN = 16
 NONCE_LENGTH_MAX = 128
+PROVISIONAL_EXPIRY_S = 3600.0
+"""Long enough to elect a leader and be renewed by it."""
+_NO_LEADER = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.NOT_LEADER, ErrorCode.TIMEOUT})
 _JOIN_AGAIN = "to bring the machine back, erase its state directory and join it again with a token"
 LABELS_MAX = 64
 LABEL_BYTES_MAX = 512
@@ -100,12 +103,11 @@ class CertificateAuthority(Actor):
     @on(RenewExpired)
     def renew_expired(self, request: RenewExpired, turn: Turn[IssuedCertificate]) -> None:
         """See `_renew_expired`."""
-        self.answer_in_job(turn, self._renew_expired, request)
+        self.answer_in_job(turn, self._renew_expired, request, turn.caller)
 
     # --- jobs: these wait for the store and touch no field ----------------------------------------------------------
     async def _root_certificate(self) -> RootCertificate:
-        async with self._store.stream(WatchStore(), window=1) as inlet:
-            cluster = _cluster_of((await inlet.receive()).snapshot)
+        cluster = _cluster_of(await self._own_copy())
         return RootCertificate(cluster.root_certificate, cluster.id)
 
     async def _join(self, request: JoinWithToken) -> IssuedCertificate:
@@ -135,10 +137,30 @@ class CertificateAuthority(Actor):
     async def _renew(self, request: RenewCertificate, caller: Caller) -> IssuedCertificate:
         return await self._issue(request.csr_pem, NodeId(caller.node_id))
 
-    async def _renew_expired(self, request: RenewExpired) -> IssuedCertificate:
-        cluster = _cluster_of(await self._read())
-        peer = self._check_expired(request, cluster)
-        return await self._issue(request.csr_pem, NodeId(peer.node_id))
+    async def _renew_expired(self, request: RenewExpired, caller: Caller) -> IssuedCertificate:
+        try:
+            cluster = _cluster_of(await self._read())
+            peer = self._check_expired(request, cluster)
+            return await self._issue(request.csr_pem, NodeId(peer.node_id))
+        except SwarmError as error:
+            if not caller.is_local_actor or error.code not in _NO_LEADER:
+                raise
+        return await self._issue_provisional(request)
+
+    async def _issue_provisional(self, request: RenewExpired) -> IssuedCertificate:
+        """For this manager itself, from its own copy of the store and not recorded, hence short-lived.
+
+        When all managers were off past their certificates' expiry, none of them can reach another to elect a leader; with
+        this they can, and the renewer then asks the leader in the ordinary way.
+        """
+        view = await self._own_copy()
+        cluster = _cluster_of(view)
+        node = view.node(NodeId(self._check_expired(request, cluster).node_id))
+        if node is None or node.role is not Role.MANAGER:
+            raise _denied("this node is no manager by its own copy of the store; " + _JOIN_AGAIN)
+        brief = evolve(cluster, settings=evolve(cluster.settings, certificate_expiry_s=PROVISIONAL_EXPIRY_S))
+        leaf = self._sign(brief, request.csr_pem, node.id, PeerRole.MANAGER)
+        return IssuedCertificate(node.id, leaf.pem, cluster.root_certificate)
 
     def _check_expired(self, request: RenewExpired, cluster: Cluster) -> Peer:
         try:
@@ -172,6 +194,11 @@ class CertificateAuthority(Actor):
             if result.code not in (RefusalCode.OUT_OF_DATE, RefusalCode.NOT_FOUND):
                 raise SwarmError(ErrorCode.UNAVAILABLE, f"the certificate could not be recorded: {result.text}")
         raise SwarmError(ErrorCode.UNAVAILABLE, f"node {node_id} changes too fast to record its certificate; try again")
+
+    async def _own_copy(self) -> Snapshot:
+        """This manager's store as it is, which needs no leader."""
+        async with self._store.stream(WatchStore(), window=1) as inlet:
+            return (await inlet.receive()).snapshot
 
     async def _read(self) -> Snapshot:
         return await self._store.ask(ReadBarrier(), timeout_s=STORE_TIMEOUT_S)

@@ -7,14 +7,14 @@ import trio
 from attrs import define, evolve, field
 
 from swarm.actors import bootstrap
-from swarm.actors.bootstrap import NodeSettings, certificate_problem, join, new_cluster, renew_expired, renew_own
+from swarm.actors.bootstrap import NodeSettings, certificate_problem, join, new_cluster, renew_expired
 from swarm.actors.ca import CertificateAuthority
 from swarm.ca import certificates as pki
 from swarm.ca.identity import Peer, PeerRole
 from swarm.ca.tokens import SECRET_RANDOM_BYTES, new_token
 from swarm.model.changes import Create
-from swarm.model.ids import ClusterId, Instant, NodeId, Version
-from swarm.model.objects import Cluster, JoinTokens, Node
+from swarm.model.ids import Instant, Version
+from swarm.model.objects import Cluster, JoinTokens
 from swarm.model.states import Role
 from swarm.model.store import Store
 from swarm.ports.entropy import SystemEntropy
@@ -287,19 +287,3 @@ async def test_a_machine_that_was_off_for_months_comes_back(autojump_clock: trio
             await renew_expired(world.state, (ADDRESS,), dialler=world.dialler, clock=world.clock)
         with pytest.raises(SwarmError, match="no manager's address is known"):
             await renew_expired(world.state, (), dialler=world.dialler, clock=world.clock)
-
-
-def test_managers_that_were_all_off_renew_from_their_own_store() -> None:
-    clock, state = SetClock(), StateDir(MemoryFiles())
-    made = new_cluster(state, NodeSettings(), clock=clock, entropy=ENTROPY)
-    founding = state.founding()
-    assert founding is not None
-    cluster = Cluster(made.node.cluster_id, root_certificate=founding.root_certificate, root_key=founding.root_key)
-    clock.at = NOW + 200 * 86400
-    fresh = renew_own(state, cluster, Node(made.node.node_id, role=Role.MANAGER), clock=clock, entropy=ENTROPY)
-    assert certificate_problem(fresh, clock) is None and state.require_credentials() == fresh
-    with pytest.raises(SwarmError, match="is no manager"):
-        renew_own(state, cluster, Node(made.node.node_id), clock=clock, entropy=ENTROPY)
-    other = Cluster(ClusterId("x"), root_certificate=pki.create_root(pki.new_key(b"f" * 40), bytes(19), NOW))
-    with pytest.raises(SwarmError, match="another cluster"):
-        renew_own(state, other, Node(NodeId("x"), role=Role.MANAGER), clock=clock, entropy=ENTROPY)
