@@ -43,7 +43,7 @@ def find(text: str) -> Account:
     user, _, group = text.partition(":")
     if not user:
         raise AccountError(f"user {text!r} names no user: write NAME, UID, NAME:GROUP or UID:GID")
-    account = _from_password_file(user, missing_is_error=not (user.isdigit() and group))
+    account = _from_password_file(user, missing_is_error=not (user.isdecimal() and group))
     if not group:
         return account
     group_id = _group(group)
@@ -53,9 +53,9 @@ def find(text: str) -> Account:
 
 def _from_password_file(user: str, *, missing_is_error: bool) -> Account:
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except (KeyError, OverflowError):
-        if missing_is_error and user.isdigit():
+        if missing_is_error and user.isdecimal():
             raise AccountError(f"user {user} is not known on this machine; give its group too, as {user}:GID") from None
         if missing_is_error:
             raise AccountError(f"user {user!r} does not exist on this machine") from None
@@ -65,7 +65,7 @@ def _from_password_file(user: str, *, missing_is_error: bool) -> Account:
 
 
 def _group(group: str) -> int:
-    if group.isdigit():
+    if group.isdecimal():
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid

@@ -61,7 +61,7 @@ def parse_stat(text: str) -> ProcessStat:
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     pid = head.partition("(")[0]
-    if len(fields) <= _STAT_START_FIELD or not pid.strip().isdigit():
+    if len(fields) <= _STAT_START_FIELD or not pid.strip().isdecimal():
         raise ValueError(f"not a process status line: {text[:80]!r}")
     identity = ProcessId(int(pid), int(fields[_STAT_START_FIELD]))
     return ProcessStat(identity, state=fields[0], group=int(fields[2]), session=int(fields[3]))
@@ -95,7 +95,7 @@ def environment(pid: int) -> bytes:
 def all_processes() -> Iterator[ProcessStat]:
     """Every process of the machine (of this pid namespace) that still runs."""
     for name in os.listdir(_PROC):
-        if name.isdigit() and (found := stat(int(name))) is not None and found.is_alive:
+        if name.isdecimal() and (found := stat(int(name))) is not None and found.is_alive:
             yield found
 
 
@@ -107,6 +107,7 @@ def spawn(request: Spawn) -> int:
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     ]
+    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in _inheritable() if number not in request.fds]
     actions += [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in sorted(request.fds.items())]
     defaults = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
     return os.posix_spawn(
@@ -181,9 +182,9 @@ def boot_id() -> str:
 def signal_number(name: str) -> int:
     """The number of `SIGTERM`, `TERM`, `term`, `15`, `RTMIN+3`; `ValueError` names what is not one."""
     text = name.strip().upper().removeprefix("SIG")
-    if text.isdigit():
+    if text.isdecimal():
         number = int(text)
-    elif text.startswith("RTMIN+") and text[6:].isdigit():
+    elif text.startswith("RTMIN+") and text[6:].isdecimal():
         number = signal.SIGRTMIN + int(text[6:])
     else:
         found = signal.Signals.__members__.get(f"SIG{text}")
@@ -205,6 +206,18 @@ def catchable_signals() -> tuple[int, ...]:
         signal.SIGCONT,
     }
     return tuple(sorted(int(number) for number in signal.valid_signals() - never))
+
+
+def _inheritable() -> list[int]:
+    """Descriptors that were handed to us open and would be handed on; our own are all closed by an exec."""
+    found: list[int] = []
+    for name in os.listdir(f"{_PROC}/self/fd"):
+        try:
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+        except OSError:
+            continue  # the one that listed the directory
+    return found
 
 
 def _proc_file(pid: int, name: str) -> bytes:

@@ -215,9 +215,9 @@ def _ulimit(text: str) -> Json:
 
 def _hosts(text: str) -> list[str]:
     """`IP name...` as in /etc/hosts, or `name:IP`; the Engine takes `name:IP`."""
-    address, *names = text.split()
-    if names:
-        return [f"{name}:{address}" for name in names]
+    words = text.split()
+    if len(words) > 1:
+        return [f"{name}:{words[0]}" for name in words[1:]]
     name, colon, _ = text.partition(":")
     if not colon or not name:
         raise ExecutorError(f"host entry {text!r} is neither 'IP NAME' nor NAME:IP")

@@ -86,7 +86,7 @@ class DockerController:
             raise ExecutorError(f"container {self._name} is gone: it was removed by somebody else")
         if found["State"]["Status"] == CREATED:
             try:
-                await self._engine.call(lambda api: api.start(self._name), failing_is_final=True)
+                await self._engine.call(lambda api: api.start(found["Id"]), failing_is_final=True)
             except EngineRefused as error:
                 raise ExecutorError(f"the container cannot be started: {error}") from None
         if has_health_check(found):
@@ -112,7 +112,7 @@ class DockerController:
         """Its stop signal, its grace, then SIGKILL."""
         found = await self._inspect()
         if found is not None and is_running(found):
-            await self._kill(found["Config"].get("StopSignal") or "SIGTERM")
+            await self._kill(found["Id"], found["Config"].get("StopSignal") or "SIGTERM")
             grace_s = DEFAULT_STOP_GRACE_S if self._spec.stop_grace_s is None else max(0.0, self._spec.stop_grace_s)
             with trio.move_on_after(grace_s):
                 return await self.wait()
@@ -124,13 +124,15 @@ class DockerController:
         found = await self._inspect()
         if found is None or not is_running(found):
             return
-        await self._kill("SIGKILL")
+        await self._kill(found["Id"], "SIGKILL")
         with trio.move_on_after(KILL_WAIT_S_MAX):
             await self.wait()
 
     async def remove(self) -> None:
         """Kills and removes the container with its anonymous volumes; named volumes stay."""
-        await remove_container(self._engine, self._name)
+        found = await self._inspect()
+        if found is not None:
+            await remove_container(self._engine, found["Id"])
         self._services.changes.notify(self._workload.task_id)
 
     def logs(self, options: LogOptions) -> ContainerOutput:
@@ -139,26 +141,27 @@ class DockerController:
 
     # --- how -------------------------------------------------------------------------------------------------------
     async def _create(self) -> None:
+        create = partial(_create_container, name=self._name, config=self._config)
         try:
-            await self._engine.call(
-                partial(_create_container, name=self._name, config=self._config), failing_is_final=True
-            )
+            await self._engine.call(create, failing_is_final=True)
         except EngineRefused as error:
-            if not error.is_conflict or not await self._is_ours():
+            if error.is_missing:
                 raise
-
-    async def _is_ours(self) -> bool:
-        found = await self._inspect()
-        return found is not None and found["Config"]["Labels"].get(LABEL_TASK_ID) == self._workload.task_id
+            if not error.is_conflict:
+                raise ExecutorError(f"cannot make a container of image {self._spec.image}: {error}") from None
+            if await self._inspect() is None:
+                raise ExecutorError(f"the name {self._name} is taken by a container that is not this task's") from None
 
     async def _inspect(self) -> dict[str, Any] | None:
+        """The task's container; one of the same name that somebody else made is none of ours."""
         try:
             found: dict[str, Any] = await self._engine.call(lambda api: api.inspect_container(self._name))
         except EngineRefused as error:
             if error.is_missing:
                 return None
             raise
-        return found
+        labels = found["Config"].get("Labels") or {}
+        return found if labels.get(LABEL_TASK_ID) == self._workload.task_id else None
 
     async def _healthy(self) -> None:
         """Waits for the first healthy report; an unhealthy container is stopped."""
@@ -188,10 +191,10 @@ class DockerController:
             ports = bound_ports(found)
         return Running(pid=int(found["State"]["Pid"]), handle=found["Id"], ports=tuple(ports))
 
-    async def _kill(self, signal: str) -> None:
+    async def _kill(self, container: str, signal: str) -> None:
         """Signals the container's first process; ended already is success."""
         try:
-            await self._engine.call(lambda api: api.kill(self._name, signal))
+            await self._engine.call(lambda api: api.kill(container, signal))
         except EngineRefused as error:
             if not (error.is_missing or error.is_conflict):
                 raise
@@ -249,11 +252,11 @@ def bound_ports(found: dict[str, Any]) -> list[PortStatus]:
     return sorted(ports, key=lambda port: (port.target, port.protocol, port.published))
 
 
-async def remove_container(engine: Engine, name: str) -> None:
-    """Removes a container by name or id, killing it first; gone already is success."""
+async def remove_container(engine: Engine, container: str) -> None:
+    """Removes a container by its id, killing it first; gone already is success."""
     for _ in range(REMOVE_ATTEMPTS_MAX):
         try:
-            await engine.call(lambda api: api.remove_container(name, v=True, force=True))
+            await engine.call(lambda api: api.remove_container(container, v=True, force=True))
         except EngineRefused as error:
             if error.is_missing:
                 return
@@ -262,7 +265,7 @@ async def remove_container(engine: Engine, name: str) -> None:
         else:
             return
         await trio.sleep(REMOVE_PAUSE_S)
-    raise ExecutorError(f"container {name} could not be removed: the engine says that its removal is in progress")
+    raise ExecutorError(f"container {container} could not be removed: the engine says that its removal is in progress")
 
 
 def _create_container(api: APIClient, name: str, config: JsonObject) -> None:

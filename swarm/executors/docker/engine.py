@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from swarm.executors.base import ExecutorError, TemporaryError
+from swarm.ports.sockets import why_nobody_answers
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -65,6 +66,9 @@ class Engine:
         from docker import APIClient
         from docker.utils import kwargs_from_env
 
+        why = why_nobody_answers(self.address)
+        if why:  # found out here because the SDK leaves its socket open
+            raise self._silence(why)
         settings = kwargs_from_env(environment=self._env)
         settings.setdefault("base_url", self.address)
         return APIClient(version="auto", timeout=CALL_TIMEOUT_S, max_pool_size=CALLS_MAX, **settings)
@@ -93,10 +97,12 @@ class Engine:
         except docker.errors.APIError as error:
             raise _refusal(error, failing_is_final=failing_is_final) from None
         except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-            raise TemporaryError(
-                f"the Docker Engine at {self.address} does not answer ({_brief(error)}); "
-                "is it running? `systemctl status docker`"
-            ) from None
+            raise self._silence(_brief(error)) from None
+
+    def _silence(self, why: str) -> TemporaryError:
+        return TemporaryError(
+            f"the Docker Engine at {self.address} does not answer ({why}); is it running? `systemctl status docker`"
+        )
 
 
 def close_stream(stream: CancellableStream[Any]) -> None:

@@ -64,7 +64,7 @@ class Images:
 
         repository, tag = parse_repository_tag(image)
         try:
-            with self._engine.translated():
+            with self._engine.translated(failing_is_final=True):
                 progress = self._engine.api.pull(
                     repository, tag or "latest", stream=True, decode=True, auth_config=auth
                 )

@@ -33,7 +33,8 @@ class Pump:
     def __init__(self) -> None:
         self.batches: deque[list[LogLine]] = deque()
         self.error: ExecutorError | None = None
-        self.is_done = False
+        self.ended = trio.Event()
+        """The reading is over; what was read may still wait in `batches`."""
         self._is_abandoned = False
         self._changed = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
@@ -73,7 +74,7 @@ class Pump:
         while not self.batches:
             if self.error is not None:
                 raise self.error
-            if self.is_done:
+            if self.ended.is_set():
                 return None
             await self._changed.wait()
         batch = self.batches.popleft()
@@ -97,7 +98,7 @@ class ContainerLogs:
         except ExecutorError as error:
             pump.error = error
         finally:
-            pump.is_done = True
+            pump.ended.set()
             pump.abandon()
 
     def _read(self, pump: Pump, container: str, options: LogOptions, tty: bool) -> None:
@@ -149,21 +150,21 @@ class ContainerOutput:
     def __init__(self, start: Any) -> None:
         self._start = start
         """`async (Pump) -> bool`: starts the reading; False when there is nothing to read."""
-        self._pump: Pump | None = None
+        self.pump: Pump | None = None
         self._batch: deque[LogLine] = deque()
 
     def __aiter__(self) -> ContainerOutput:
         return self
 
     async def __anext__(self) -> LogLine:
-        if self._pump is None:
+        if self.pump is None:
             pump = Pump()
             weakref.finalize(self, pump.abandon)
             if not await self._start(pump):
-                pump.is_done = True
-            self._pump = pump
+                pump.ended.set()
+            self.pump = pump
         while not self._batch:
-            batch = await self._pump.get()
+            batch = await self.pump.get()
             if batch is None:
                 raise StopAsyncIteration
             self._batch.extend(batch)

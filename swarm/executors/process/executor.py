@@ -39,11 +39,16 @@ class ProcessExecutor:
 
     kind = KIND
 
-    def __init__(self, directory: str, *, env: Mapping[str, str]) -> None:
-        """`env` is the node's own environment, of which tasks get PATH, language and time zone."""
+    def __init__(
+        self, directory: str, *, env: Mapping[str, str], homes: tuple[cgroups.Home, ...] | None = None
+    ) -> None:
+        """`env` is the node's own environment, of which tasks get PATH, language and time zone.
+
+        `homes` are the control groups to use, None for all that this machine allows, empty for none.
+        """
         self._directory = directory
         self._env = env
-        self._homes = cgroups.homes()
+        self._homes = cgroups.homes() if homes is None else homes
         self._boot = processes.boot_id()
         self._tended: dict[TaskId, dict[Stream, int]] = {}
         """Tasks that may still write, with the size of each output when it was seen last."""

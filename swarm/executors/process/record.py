@@ -64,7 +64,7 @@ def parse_record(data: bytes) -> TaskRecord:
         shell=_process(values.get("shell", "")),
         child=_process(values.get("child", "")),
         failure=_failure(values["failed"]) if "failed" in values else "",
-        exit_code=int(exit_text) if exit_text.isdigit() else None,
+        exit_code=int(exit_text) if exit_text.isdecimal() else None,
     )
 
 
