@@ -98,7 +98,7 @@ async def test_what_the_container_sees(harness: DockerHarness, tmp_path: Path) -
     script = """
 echo "$A $DOCKER_RESOURCE_GPU"; pwd; id -u; id -G; hostname; cat /bound/file; touch /bound/x 2>&1
 touch /scratch/x && /bin/busybox stat -c %a /scratch; grep -c ' /scratch .*size=1024k' /proc/mounts
-touch /vol/x && echo written; touch /y 2>&1; ulimit -n; grep -E 'db|cache' /etc/hosts | sort; cat /proc/1/comm
+touch /vol/x 2>&1; touch /y 2>&1; ulimit -n; grep -E 'db|cache' /etc/hosts | sort; cat /proc/1/comm
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start"""
     spec = sh(
         harness,
