@@ -711,7 +711,7 @@ def test_assignments_that_another_leader_made_count() -> None:
     world.lead()
     assert world.memory is not None
     world.scheduler.plan(world.store, [], world.memory, world.now, None)  # type: ignore[arg-type]
-    plan = other.scheduler.plan(world.store, ["*"], other.memory, world.now, None)  # type: ignore[arg-type]
+    plan = other.scheduler.plan(world.store, ["+"], other.memory, world.now, None)  # type: ignore[arg-type]
     world.commit(list(plan.groups[:1]))
     world.run()
     assert {world.where(first), world.where(second)} == {"n00", "n01"}
@@ -745,6 +745,22 @@ def test_a_large_group_is_poured_in_slices_over_the_same_pool() -> None:
     assert set(built) == {1}
     assert world.plans == 3
     assert sorted(world.spread("web").values()) == [357] * 6 + [358]
+
+
+def test_more_blocked_groups_than_a_plan_can_look_at_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going on with what is left must not begin with the blocked groups again."""
+    monkeypatch.setattr("swarm.plan.schedule.planner.PLACEMENTS_A_PLAN", 2)
+    world = World()
+    world.node("n1", state=NodeState.DOWN)
+    for number in range(7):
+        world.service(f"s{number}")
+        world.tasks(f"s{number}", 1)
+    world.run()
+    world.node("n2", state=NodeState.DOWN)
+    before = world.plans
+    world.run()
+    assert world.plans - before <= 7
+    assert len(world.wake) == 7
 
 
 def test_many_nodes_are_read_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

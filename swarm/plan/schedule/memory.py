@@ -21,7 +21,9 @@ from swarm.plan.schedule.need import Demand, Need, Shape, host_ports, need_of, s
 from swarm.plan.schedule.pools import ENTRIES_MAX, GroupStanding, Pool
 
 RETRY = "*"
-"""The key of everything that waits: work left over from a plan that was cut short, and groups that found no node."""
+"""The key of all groups that found no node."""
+GO_ON = "+"
+"""The key of the work that is left over from a plan that was cut short."""
 NEEDS_MAX = 4096
 """Shapes of requirement kept; a cluster has far fewer, each is under 1 KiB."""
 

@@ -25,7 +25,7 @@ from swarm.model.states import TaskState
 from swarm.plan.base import Plan
 from swarm.plan.schedule import report
 from swarm.plan.schedule.filters import failure, no_node_text, obstacle
-from swarm.plan.schedule.memory import RETRY, SchedulerMemory
+from swarm.plan.schedule.memory import GO_ON, RETRY, SchedulerMemory
 from swarm.plan.schedule.memory import Group as Waiting
 from swarm.plan.schedule.need import Demand, Need
 from swarm.plan.schedule.place import Pour, take_lone
@@ -54,7 +54,7 @@ _TASK = Kind.TASK
 
 
 class Scheduler:
-    """The `scheduler` planner; keys are groups (`service.revision`), ids of preassigned tasks, and `RETRY`."""
+    """The `scheduler` planner; keys are groups (`service.revision`), ids of preassigned tasks, `RETRY` and `GO_ON`."""
 
     name = "scheduler"
     slice_keys = PLACEMENTS_A_PLAN
@@ -63,7 +63,7 @@ class Scheduler:
         """A new leader knows nothing and plans all that waits."""
         memory = SchedulerMemory()
         memory.start(view)
-        return memory, (RETRY,)
+        return memory, (GO_ON,)
 
     def dirty(self, event: Event, memory: SchedulerMemory) -> Iterable[str]:
         """What could be placed because of this event."""
@@ -102,7 +102,7 @@ class Scheduler:
             memory=memory,
             groups=tuple(turn.groups),
             wake=turn.wake,
-            again=(RETRY,) if memory.has_work else (),
+            again=(GO_ON,) if memory.has_work else (),
         )
 
 
