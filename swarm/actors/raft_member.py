@@ -297,7 +297,7 @@ class RaftMember(Actor):
             members=members,
             problem=self._problem,
             given_up=self._given_up,
-            pending_change=status.is_changing,
+            pending_change=status.is_changing or (self.raft.is_leader and not self.raft.is_settled),
         )
 
     @on(AttachStore)

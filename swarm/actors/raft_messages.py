@@ -101,7 +101,7 @@ class RaftStatusView:
     given_up: tuple[str, ...] = ()
     """After a forced new cluster: node ids of the members whose logs could not be seen."""
     pending_change: bool = False
-    """Leader: a membership change is not committed yet."""
+    """A membership change is not committed yet, or the leader is so new that it cannot begin one."""
 
 
 @frozen

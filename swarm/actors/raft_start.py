@@ -15,6 +15,17 @@ from swarm.wire.messages.raft import Member
 log = logging.getLogger(__name__)
 
 
+class LogMissing(SwarmError):
+    """The log that should be there is not. A new cluster in its place would lose the old one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            ErrorCode.PRECONDITION,
+            "the Raft log of this manager is gone; it does not found a new cluster in its place. If other managers live, "
+            "remove this node there with `swarm node rm --force` and join again; else restore a backup",
+        )
+
+
 @frozen
 class MemberStart:
     """How this member begins. With a log on disk, the log decides and nobody is contacted."""
@@ -43,7 +54,7 @@ def entry_of(member: Member) -> raft.Member:
 
 
 async def begin(start: MemberStart, disk: LogStore) -> Begun:
-    """Open the disk and begin. `LogDamaged`, or PRECONDITION when the log that should be there is not."""
+    """Open the disk and begin. Raises `LogDamaged`, `LogMissing`."""
     recovered = await disk.open()
     if recovered.repaired:
         log.warning("the Raft log was repaired: %s", recovered.repaired)
@@ -54,11 +65,7 @@ async def begin(start: MemberStart, disk: LogStore) -> Begun:
         await disk.write(LogBatch(hard_state, None, tuple(entries)))
         return Begun(Recovered(hard_state, entries=tuple(entries)))
     if not start.members:
-        raise SwarmError(
-            ErrorCode.PRECONDITION,
-            "the Raft log of this manager is gone; founding a new cluster in its place would lose the old one. "
-            "Remove this node with `swarm node rm --force` on another manager and join again, or restore a backup",
-        )
+        raise LogMissing
     return Begun(recovered)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
+from attrs import frozen
+
 from swarm.raft.messages import RaftId
 
 
@@ -44,3 +46,29 @@ def tally(voters: Collection[RaftId], votes: Mapping[RaftId, bool]) -> VoteResul
 def is_active(voters: Collection[RaftId], active: Callable[[RaftId], bool]) -> bool:
     """Whether a majority of `voters` is active."""
     return sum(map(active, voters)) >= majority(len(voters))
+
+
+@frozen
+class Removal:
+    """What would be left after a voter is taken out."""
+
+    voters: int
+    """Before."""
+    reachable: int
+    """Before, the one that is to go included if it is."""
+    left: int
+    """Reachable voters after."""
+    needed: int
+    """A majority after."""
+
+    @property
+    def keeps_quorum(self) -> bool:
+        """Whether those that are left can go on."""
+        return self.left >= self.needed
+
+
+def removal(voters: Collection[RaftId], reachable: Collection[RaftId], target: RaftId) -> Removal:
+    """The arithmetic of taking `target` out of `voters`. A member that is no voter changes nothing."""
+    live = set(voters) & set(reachable)
+    others = set(voters) - {target}
+    return Removal(len(set(voters)), len(live), len(live & others), majority(len(others)) if others else 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import trio
 
@@ -27,7 +28,7 @@ from swarm.model.ids import NodeId, RaftId
 from swarm.ports.net import DialError
 from swarm.runtime.actor import Actor, on
 from swarm.runtime.local import LocalRef
-from swarm.runtime.message import Message
+from swarm.runtime.message import Message, Request
 from swarm.runtime.ref import Caller
 from swarm.runtime.scope import Scope, open_scope
 from swarm.runtime.supervise import Restart
@@ -35,6 +36,7 @@ from swarm.runtime.turn import Turn
 from swarm.testing.memory_log import MemoryLogStore
 from swarm.wire.messages.raft import Member
 
+R = TypeVar("R")
 LATENCY_S = 0.001
 
 
@@ -133,6 +135,12 @@ class FakeRef:
             return False
         return True
 
+    async def ask(self, request: Request[R], *, timeout_s: float) -> R:
+        source, actor = self.link.source, self.link.target.actors[self.name]
+        return await actor.ask(
+            request, timeout_s=timeout_s, caller=Caller(source.name, "manager", "cluster", source.address)
+        )
+
 
 class Dialler:
     def __init__(self, board: Switchboard, source: Node) -> None:
@@ -154,6 +162,7 @@ class Node:
     def __init__(self, board: Switchboard, number: int) -> None:
         self.board = board
         self.number = number
+        self.raft_id = RaftId(number)
         self.name = f"node{number}"
         self.address = f"host{number}:4242"
         self.disk = MemoryLogStore()
@@ -167,7 +176,7 @@ class Node:
 
     @property
     def me(self) -> Member:
-        return Member(RaftId(self.number), NodeId(self.name), self.address)
+        return Member(self.raft_id, NodeId(self.name), self.address)
 
     @property
     def raft(self) -> LocalRef:
@@ -239,7 +248,7 @@ class Switchboard:
         """Cut off: their connections close and cannot be made."""
         self.mute: set[int] = set()
         """Their connections stay, nothing gets through (SIGSTOP, a silent partition)."""
-        self.on_start: Callable[[Node, Scope], object] | None = None
+        self.on_start: Callable[[Node, Scope], Awaitable[None]] | None = None
 
     def add(self, number: int) -> Node:
         node = self.nodes[number] = Node(self, number)
@@ -273,7 +282,7 @@ class Switchboard:
             while True:
                 views = {node: await node.status() for node in self.nodes.values() if node.up}
                 for node, view in views.items():
-                    followers = [other for other in views.values() if other.leader == node.number]
+                    followers = [other for other in views.values() if other.leader == node.raft_id]
                     voters = [member for member in view.members if not member.learner]
                     if view.role == "leader" and len(followers) > len(voters) // 2:
                         return node

@@ -59,6 +59,9 @@ class JoinRaft(Request[Membership]):
     """
 
     address: str
+    raft_id: RaftId = RaftId(0)
+    """The caller's member number when it has its log. 0: it has none. A member of that node is then taken out first: one
+    that has forgotten what it voted and acknowledged must not count under its old number."""
 
 
 @wire_message("raft.leave", to="membership", at=At.LEADER, roles=MANAGERS)
