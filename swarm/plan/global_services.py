@@ -9,6 +9,8 @@ ended by itself for good is not.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from swarm.model.changes import Change
 from swarm.model.ids import NodeId
 from swarm.model.objects import NEVER, Node, Service, Task
@@ -17,14 +19,23 @@ from swarm.model.specs import Global
 from swarm.model.states import TaskState
 from swarm.plan.context import Draft, ServiceContext, because
 from swarm.plan.eligible import Standing, concerns, eviction, standing_of
-from swarm.plan.keys import part_key
-from swarm.plan.orchestrator import Memory, Orchestrator
-from swarm.plan.repair import hold_back, is_quiet, repair
+from swarm.plan.keys import ALL, part_key
+from swarm.plan.orchestrator import Look, Memory, Orchestrator, forget
+from swarm.plan.repair import hold_back, repair
 from swarm.plan.restart import end_text
-from swarm.plan.rollout import apply_repair, roll_forward, wake_when_overdue
+from swarm.plan.rollout import (
+    Way,
+    Work,
+    apply_repair,
+    continue_rolling,
+    is_settled,
+    only_waits,
+    roll_whole,
+    wake_when_overdue,
+)
 from swarm.plan.schedule.need import Need, need_of
 from swarm.plan.slots import Slot, finished_task, slot_of, stop
-from swarm.plan.update import HALTED, is_dirty, is_recent_step, is_under_way
+from swarm.plan.update import is_dirty, is_halted, is_under_way
 
 
 class GlobalPlanner(Orchestrator):
@@ -49,44 +60,62 @@ class GlobalPlanner(Orchestrator):
         """Whatever a constraint can ask about."""
         return concerns(before, after)
 
-    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> bool:
-        """One node; an update looks at the whole service."""
-        if is_under_way(ctx):
-            return False
+    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> Look:
+        """One node; an update looks at it together with its others."""
         node_id = NodeId(part)
         tasks = tasks_on_node(ctx, node_id)
         slot = _settle(draft, ctx, need_of(ctx.spec.task), node_id, tasks)
         if slot is None:
-            return True
-        if is_dirty(ctx, slot) and not _is_halted(ctx):
-            return False
+            return Look.DONE
+        if is_under_way(ctx):
+            return Look.JOIN
+        if is_dirty(ctx, slot) and not is_halted(ctx):
+            return Look.ALL
         apply_repair(draft, slot, repair(ctx, slot, may_move=False))
-        return True
+        return Look.DONE
 
-    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
+    def plan_service(
+        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
+    ) -> Memory:
         """Every node, and every node that is gone but still has tasks."""
+        going_on = None if full else continue_rolling(draft, ctx, memory, _WAY, parts)
+        if going_on is not None:
+            return going_on
+        memory = forget(memory, ctx.service.id)
         need = need_of(ctx.spec.task)
-        under_way = is_under_way(ctx)
         on_nodes: dict[NodeId, list[Task]] = {node.id: [] for node in ctx.view.nodes()}
         for task in ctx.view.tasks_of_service(ctx.service.id):
             on_nodes.setdefault(task.node_id, []).append(task)
-        serving: list[Slot] = []
+        work = Work(waiting=(waiting := []))
         for node_id, tasks in on_nodes.items():
             if draft.budget <= 0:
-                draft.again[ctx.service.id] = None
+                draft.again[part_key(ctx.service.id, ALL)] = None
                 return memory
             slot = _settle(draft, ctx, need, node_id, tasks)
-            if slot is None or (is_quiet(ctx, slot.tasks) and not (under_way and is_recent_step(ctx, slot.tasks[0]))):
+            if slot is None or is_settled(ctx, slot.tasks):
                 continue
-            serving.append(slot)
-        roll_forward(draft, ctx, serving, self.name, may_move=False)
-        return memory
+            if only_waits(ctx, slot.tasks):
+                waiting.append(slot.part)
+            else:
+                work.slots.append(slot)
+        return roll_whole(draft, ctx, memory, _WAY, work)
 
 
 def tasks_on_node(ctx: ServiceContext, node_id: NodeId) -> list[Task]:
     """The service's tasks on a node, oldest first."""
     tasks = [task for task in ctx.view.tasks_of_node(node_id) if task.service_id == ctx.service.id]
     return sorted(tasks, key=lambda task: (task.created_at, task.restarts))
+
+
+def _slot_at(ctx: ServiceContext, part: str) -> Slot | None:
+    node_id = NodeId(part)
+    standing = standing_of(ctx, need_of(ctx.spec.task), ctx.view.node(node_id))
+    if standing not in (Standing.OPEN, Standing.CLOSED):
+        return None
+    return slot_of(0, part_key(ctx.service.id, node_id), tasks_on_node(ctx, node_id), node_id)
+
+
+_WAY = Way(GlobalPlanner.name, may_move=False, slot_at=_slot_at)
 
 
 def _settle(draft: Draft, ctx: ServiceContext, need: Need, node_id: NodeId, tasks: list[Task]) -> Slot | None:
@@ -137,11 +166,6 @@ def _create(draft: Draft, ctx: ServiceContext, slot: Slot) -> None:
     _spend(draft, ctx.create(0, reason, node=slot.node, desired=desired))
     if desired is TaskState.READY:
         wake_when_overdue(draft, ctx, slot)
-
-
-def _is_halted(ctx: ServiceContext) -> bool:
-    status = ctx.service.update_status
-    return status is not None and status.state in HALTED
 
 
 def _spend(draft: Draft, *changes: Change) -> None:

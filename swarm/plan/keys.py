@@ -2,7 +2,8 @@
 
 A planner is called with keys, so that the cost of a change can be the size of the change: one failed task plans one slot
 of its service (`SERVICE/SLOT`, for global kinds `SERVICE/NODE`), one lost node plans the slots that it held (`@NODE`), and
-only a change of the service itself plans all of it (`SERVICE`).
+only a change of the service itself plans all of it (`SERVICE`). `SERVICE/all` is the whole without trust in what is
+remembered of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from swarm.model.ids import NodeId, ServiceId
 
 EVERYTHING = "*"
 """All services: a cluster setting that they depend on changed."""
+ALL = "all"
+"""The part that stands for every part: look at the whole service anew."""
 _NODE = "@"
 _PART = "/"
 

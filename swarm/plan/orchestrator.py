@@ -1,17 +1,18 @@
 """What the planners of all service kinds share: which keys an event touches, and how keys become work on services.
 
 A kind of service is a subclass that says which services and tasks are its own and plans a whole service or one part of it.
-The memory holds only what may be forgotten: how far a large service was filled, and which nodes are not well, so that
-a task that is bound to one of them is looked at although nothing else happened to it.
+The memory holds only what may be forgotten: how far a large service was filled or updated, so that going on does not look at
+all of it again, and which nodes are not well, so that a task that is bound to one of them is looked at.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
-from typing import ClassVar
+from enum import Enum
+from typing import ClassVar, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from swarm.model.changes import Kind
 from swarm.model.events import Event
@@ -22,8 +23,10 @@ from swarm.model.snapshot import Snapshot
 from swarm.model.states import Availability, NodeState, TaskState
 from swarm.plan.base import Plan
 from swarm.plan.context import Draft, ServiceContext, because
-from swarm.plan.keys import EVERYTHING, node_key, parse_key, part_key
+from swarm.plan.keys import ALL, EVERYTHING, node_key, parse_key, part_key
 from swarm.plan.slots import stop
+
+V = TypeVar("V")
 
 BUDGET = 500
 """Slots that one call changes at the most: about 5 ms of work, so that the event loop breathes in between."""
@@ -39,10 +42,42 @@ class Filling:
 
 
 @frozen
+class Rolling:
+    """An update under way, so that a step looks at the slots that it concerns; valid for one version of the service."""
+
+    version: Version
+    waiting: tuple[str, ...]
+    """Parts that were dirty and otherwise steady when the whole was looked at, in order."""
+    position: int
+    """How many of them were taken."""
+    open: frozenset[str]
+    """Parts that are not at rest: being replaced, in their delay, monitored, or in repair."""
+
+
+class Look(Enum):
+    """What a look at one part of a service came to."""
+
+    DONE = "done"
+    JOIN = "join"
+    """It is to be planned with what is under way in the service."""
+    ALL = "all"
+    """Only a look at the whole can tell."""
+
+
+@define
+class _Request:
+    """What is to be planned of a whole service."""
+
+    parts: set[str] = field(factory=set)
+    full: bool = False
+
+
+@frozen
 class Memory:
     """What a planner remembers between calls; all of it is rebuilt after a leader change."""
 
     filling: dict[ServiceId, Filling] = field(factory=dict)
+    rolling: dict[ServiceId, Rolling] = field(factory=dict)
     unwell: frozenset[NodeId] = frozenset()
     """Nodes whose state may concern a task that arrives there."""
     owned: frozenset[ServiceId] = frozenset()
@@ -73,12 +108,14 @@ class Orchestrator(ABC):
         """The part of its service that the task belongs to, as in its key."""
 
     @abstractmethod
-    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
-        """All of a service."""
+    def plan_service(
+        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
+    ) -> Memory:
+        """A service: all of it when `full`, or when nothing is remembered of what is under way; else that and `parts`."""
 
     @abstractmethod
-    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> bool:
-        """One part of a service; False when only a look at the whole can tell."""
+    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> Look:
+        """One part of a service."""
 
     def node_concerns(self, before: Node | None, after: Node | None) -> bool:
         """Whether this change of a node can change a decision."""
@@ -121,7 +158,7 @@ class Orchestrator(ABC):
     def _dirty_task(self, before: object, after: object, memory: Memory) -> Iterable[str]:
         if not isinstance(after, Task):
             assert isinstance(before, Task), "an event has at least one side"
-            return (before.service_id if before.is_live else part_key(before.service_id, self.part_of(before)),)
+            return (part_key(before.service_id, ALL if before.is_live else self.part_of(before)),)
         if not isinstance(before, Task):
             touched = bool(after.node_id) and after.node_id in memory.unwell
         else:
@@ -138,51 +175,61 @@ class Orchestrator(ABC):
         """What to change for these keys."""
         draft = Draft(view, now, ids, budget=BUDGET)
         whole, parts, memory = self._expand(draft, keys, memory)
-        contexts: dict[ServiceId, ServiceContext] = {}
-        for service_id, part in parts:
-            if service_id in whole:
-                continue
+        self._plan_parts(draft, parts, whole)
+        for service_id, request in whole.items():
             if draft.budget <= 0:
-                draft.again[part_key(service_id, part)] = None
-                continue
-            ctx = contexts.get(service_id) or self._context(draft, service_id)
-            if ctx is None:
-                whole[service_id] = None
-                continue
-            contexts[service_id] = ctx
-            draft.budget -= 1
-            if not self.plan_part(draft, ctx, part):
-                whole[service_id] = None
-        for service_id in whole:
-            if draft.budget <= 0:
-                draft.again[service_id] = None
+                _again(draft, service_id, request)
                 continue
             draft.budget -= 1
             ctx = self._context(draft, service_id)
             if ctx is not None:
-                memory = self.plan_service(draft, ctx, self._owning(memory, service_id))
+                memory = self._owning(memory, service_id)
+                memory = self.plan_service(draft, ctx, memory, request.parts, request.full)
             elif view.service(service_id) is None:
                 memory = self._retire(draft, service_id, memory)
         return Plan(memory, tuple(draft.groups), draft.wake, tuple(draft.again))
 
+    def _plan_parts(
+        self, draft: Draft, parts: Iterable[tuple[ServiceId, str]], whole: dict[ServiceId, _Request]
+    ) -> None:
+        """Plan what one part alone can decide; the rest joins what is planned of the whole service."""
+        contexts: dict[ServiceId, ServiceContext] = {}
+        for service_id, part in parts:
+            ctx = contexts.get(service_id) or self._context(draft, service_id)
+            if ctx is None:
+                whole.setdefault(service_id, _Request())
+                continue
+            contexts[service_id] = ctx
+            if draft.budget <= 0:
+                draft.again[part_key(service_id, part)] = None
+                continue
+            draft.budget -= 1
+            look = self.plan_part(draft, ctx, part)
+            if look is Look.JOIN:
+                whole.setdefault(service_id, _Request()).parts.add(part)
+            elif look is Look.ALL:
+                whole.setdefault(service_id, _Request()).full = True
+
     def _expand(
         self, draft: Draft, keys: Collection[str], memory: Memory
-    ) -> tuple[dict[ServiceId, None], dict[tuple[ServiceId, str], None], Memory]:
-        whole: dict[ServiceId, None] = {}
+    ) -> tuple[dict[ServiceId, _Request], dict[tuple[ServiceId, str], None], Memory]:
+        whole: dict[ServiceId, _Request] = {}
         parts: dict[tuple[ServiceId, str], None] = {}
         unwell = set(memory.unwell)
         for text in keys:
             key = parse_key(text)
             if key.everything:
-                draft.again.update((service.id, None) for service in draft.view.services() if self.owns(service))
+                draft.again.update((part_key(s.id, ALL), None) for s in draft.view.services() if self.owns(s))
             elif key.node is not None:
                 node = draft.view.node(key.node)
                 (unwell.discard if node is not None and not is_unwell(node) else unwell.add)(key.node)
                 parts.update((part, None) for part in self.parts_on_node(draft, key.node, memory))
+            elif key.service is not None and key.part == ALL:
+                whole.setdefault(key.service, _Request()).full = True
             elif key.service is not None and key.part:
                 parts[key.service, key.part] = None
             elif key.service is not None:
-                whole[key.service] = None
+                whole.setdefault(key.service, _Request())
         if unwell != memory.unwell:
             memory = evolve(memory, unwell=frozenset(unwell))
         return whole, parts, memory
@@ -209,7 +256,7 @@ class Orchestrator(ABC):
                 break
             draft.budget -= 1
             draft.add(stop(task, reason, TaskState.REMOVE))
-        return evolve(without_filling(memory, service_id), owned=memory.owned - {service_id})
+        return evolve(forget(memory, service_id), owned=memory.owned - {service_id})
 
 
 def is_unwell(node: Node) -> bool:
@@ -220,11 +267,22 @@ def is_unwell(node: Node) -> bool:
     )
 
 
-def without_filling(memory: Memory, service_id: ServiceId) -> Memory:
+def forget(memory: Memory, service_id: ServiceId) -> Memory:
     """The memory without what it holds of a service."""
-    if service_id not in memory.filling:
+    if service_id not in memory.filling and service_id not in memory.rolling:
         return memory
-    return evolve(memory, filling={key: value for key, value in memory.filling.items() if key != service_id})
+    return evolve(memory, filling=_without(memory.filling, service_id), rolling=_without(memory.rolling, service_id))
+
+
+def _without(known: dict[ServiceId, V], service_id: ServiceId) -> dict[ServiceId, V]:
+    return {key: value for key, value in known.items() if key != service_id}
+
+
+def _again(draft: Draft, service_id: ServiceId, request: _Request) -> None:
+    """The same request, in the next call."""
+    draft.again[part_key(service_id, ALL) if request.full else service_id] = None
+    for part in request.parts:
+        draft.again[part_key(service_id, part)] = None
 
 
 def _as_node(value: object) -> Node | None:

@@ -8,6 +8,8 @@ it replaces has stopped. It never starts a second task beside one that it told t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import define, field
 
 from swarm.model.changes import Advance, Change, Create
@@ -33,19 +35,30 @@ class Repair:
         self.wake = instant if self.wake is None else min(self.wake, instant)
 
 
-def is_quiet(ctx: ServiceContext, tasks: tuple[Task, ...]) -> bool:
-    """Whether a slot's tasks plainly need nothing: the cheap test that nearly every slot passes."""
-    if len(tasks) != 1:
-        return False
-    task = tasks[0]
-    return (
-        task.desired is TaskState.RUNNING
-        and task.status.state <= TaskState.RUNNING
-        and task.revision == ctx.service.revision
-        and ctx.place(task.node_id) is Place.FINE
-        and ctx.next_loss(task.node_id) is None
-        and (task.reason is None or task.reason.code is not ReasonCode.WAITING)
-    )
+def steady_task(ctx: ServiceContext, tasks: Iterable[Task]) -> Task | None:
+    """The only live task of a slot that plainly needs no repair, else None: the cheap test that nearly every slot passes."""
+    only: Task | None = None
+    for task in tasks:
+        if task.is_live:
+            if only is not None:
+                return None
+            only = task
+    if (
+        only is None
+        or only.desired is not TaskState.RUNNING
+        or only.status.state > TaskState.RUNNING
+        or ctx.place(only.node_id) is not Place.FINE
+        or ctx.next_loss(only.node_id) is not None
+        or (only.reason is not None and only.reason.code is ReasonCode.WAITING)
+    ):
+        return None
+    return only
+
+
+def is_quiet(ctx: ServiceContext, tasks: Iterable[Task]) -> bool:
+    """Whether a slot's tasks plainly need nothing, no update either."""
+    task = steady_task(ctx, tasks)
+    return task is not None and ctx.is_clean(task)
 
 
 def repair(ctx: ServiceContext, slot: Slot, *, may_move: bool = True) -> Repair:

@@ -8,6 +8,8 @@ new task start in a slot where another was told to stop and may still run: that 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from attrs import define, evolve, field
 
 from swarm.model.changes import Change
@@ -17,12 +19,21 @@ from swarm.model.reasons import ReasonCode
 from swarm.model.specs import Replicated
 from swarm.model.states import TaskState
 from swarm.plan.context import Draft, ServiceContext, because
-from swarm.plan.keys import part_key
-from swarm.plan.orchestrator import Filling, Memory, Orchestrator, without_filling
+from swarm.plan.keys import ALL, part_key
+from swarm.plan.orchestrator import Filling, Look, Memory, Orchestrator, forget
 from swarm.plan.repair import hold_back, is_quiet, repair
-from swarm.plan.rollout import apply_repair, roll_forward, wake_when_overdue
+from swarm.plan.rollout import (
+    Way,
+    Work,
+    apply_repair,
+    continue_rolling,
+    is_settled,
+    only_waits,
+    roll_whole,
+    wake_when_overdue,
+)
 from swarm.plan.slots import Slot, choose_survivors, serves, slot_of, stop
-from swarm.plan.update import is_recent_step, is_under_way
+from swarm.plan.update import is_under_way
 
 
 @define
@@ -31,13 +42,15 @@ class _Census:
 
     quiet: dict[int, tuple[Task, ...]] = field(factory=dict)
     """They plainly need nothing."""
+    waiting: dict[int, tuple[Task, ...]] = field(factory=dict)
+    """They need nothing but their turn in an update."""
     serving: list[Slot] = field(factory=list)
     vacant: list[Slot] = field(factory=list)
 
     @property
     def count(self) -> int:
         """Slots that count towards the number of replicas."""
-        return len(self.quiet) + len(self.serving)
+        return len(self.quiet) + len(self.waiting) + len(self.serving)
 
 
 class ReplicatedPlanner(Orchestrator):
@@ -57,38 +70,43 @@ class ReplicatedPlanner(Orchestrator):
         """Its slot."""
         return str(task.slot)
 
-    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> bool:
-        """One slot; an update looks at the whole service."""
+    def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> Look:
+        """One slot; an update looks at it together with its others."""
         if is_under_way(ctx):
-            return False
-        number = Number(int(part))
-        tasks = tuple(ctx.view.slots_of_service(ctx.service.id).get(number, ()))
+            return Look.JOIN
+        tasks = _tasks(ctx, part)
         if not tasks or is_quiet(ctx, tasks):
-            return True
-        slot = _slot(ctx, number, tasks)
+            return Look.DONE
+        slot = _slot(ctx, int(part), tasks)
         if not slot.tasks:
-            return True
+            return Look.DONE
         if not serves(ctx, slot):
-            return False
+            return Look.ALL
         apply_repair(draft, slot, repair(ctx, slot))
-        return True
+        return Look.DONE
 
-    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
+    def plan_service(
+        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
+    ) -> Memory:
         """Scale, then repair what stays, then update it."""
         filling = memory.filling.get(ctx.service.id)
         if filling is not None and filling.version == ctx.service.version:
             memory = self._fill(draft, ctx, memory, filling)
-            draft.again[ctx.service.id] = None
+            draft.again[part_key(ctx.service.id, ALL)] = None
             return memory
-        memory = without_filling(memory, ctx.service.id)
+        going_on = None if full else continue_rolling(draft, ctx, memory, _WAY, parts)
+        return self._plan_whole(draft, ctx, forget(memory, ctx.service.id)) if going_on is None else going_on
+
+    def _plan_whole(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
         assert isinstance(ctx.spec.mode, Replicated), "the planner was called for its own kind"
         wanted = max(0, ctx.spec.mode.replicas)
         census = _take_census(ctx)
-        kept = census.serving
-        if census.count > wanted:
-            kept = self._shrink(draft, ctx, census, wanted)
-        roll_forward(draft, ctx, kept, self.name)
         missing = max(0, wanted - census.count)
+        if census.count > wanted:
+            work = self._shrink(draft, ctx, census, wanted)
+        else:
+            work = Work(census.serving, [str(number) for number in sorted(census.waiting)])
+        memory = roll_whole(draft, ctx, memory, _WAY, work)
         self._clear_vacant(draft, ctx, census, missing)
         if missing:
             memory = self._fill(draft, ctx, memory, Filling(ctx.service.version, 1, missing))
@@ -113,24 +131,29 @@ class ReplicatedPlanner(Orchestrator):
                     wake_when_overdue(draft, ctx, slot)
             number += 1
         draft.add(*changes)
-        if not missing:
-            return without_filling(memory, ctx.service.id)
-        draft.again[ctx.service.id] = None
-        left = Filling(ctx.service.version, number, missing)
-        return evolve(memory, filling={**memory.filling, ctx.service.id: left})
+        filled = {key: value for key, value in memory.filling.items() if key != ctx.service.id}
+        if missing:
+            draft.again[ctx.service.id] = None
+            filled[ctx.service.id] = Filling(ctx.service.version, number, missing)
+        return evolve(memory, filling=filled)
 
-    def _shrink(self, draft: Draft, ctx: ServiceContext, census: _Census, wanted: int) -> list[Slot]:
+    def _shrink(self, draft: Draft, ctx: ServiceContext, census: _Census, wanted: int) -> Work:
         """Give up the surplus slots; those that stay and may need something are returned."""
-        slots = [_slot(ctx, number, tasks) for number, tasks in census.quiet.items()] + census.serving
+        steady = {**census.quiet, **census.waiting}
+        slots = [_slot(ctx, number, tasks) for number, tasks in steady.items()] + census.serving
         kept, removed = choose_survivors(ctx, slots, wanted)
         reason = because(ReasonCode.SCALED_DOWN, f"the service was scaled down to {wanted}")
         for slot in removed:
             if draft.budget <= 0:
-                draft.again[ctx.service.id] = None
+                draft.again[part_key(ctx.service.id, ALL)] = None
                 break
             draft.budget -= 1
             draft.add(*(stop(task, reason, TaskState.REMOVE) for task in slot.tasks))
-        return [slot for slot in kept if slot.number not in census.quiet]
+        staying = sorted(kept, key=lambda slot: slot.number)
+        return Work(
+            [slot for slot in staying if slot.number not in steady],
+            [slot.part for slot in staying if slot.number in census.waiting],
+        )
 
     def _clear_vacant(self, draft: Draft, ctx: ServiceContext, census: _Census, missing: int) -> None:
         """History of slots that nothing will use again goes; the reaper deletes it when it has stopped."""
@@ -146,7 +169,7 @@ class ReplicatedPlanner(Orchestrator):
 
 def _last_filled(census: _Census, missing: int) -> int:
     """The highest slot number that filling the service takes."""
-    taken = census.quiet.keys() | {slot.number for slot in census.serving}
+    taken = census.quiet.keys() | census.waiting.keys() | {slot.number for slot in census.serving}
     number = 0
     while missing:
         number += 1
@@ -158,16 +181,26 @@ def _slot(ctx: ServiceContext, number: int, tasks: tuple[Task, ...]) -> Slot:
     return slot_of(number, part_key(ctx.service.id, number), tasks)
 
 
+def _tasks(ctx: ServiceContext, part: str) -> tuple[Task, ...]:
+    return tuple(ctx.view.slots_of_service(ctx.service.id).get(Number(int(part)), ()))
+
+
+def _slot_at(ctx: ServiceContext, part: str) -> Slot | None:
+    return _slot(ctx, int(part), _tasks(ctx, part))
+
+
+_WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
+
+
 def _take_census(ctx: ServiceContext) -> _Census:
     census = _Census()
-    under_way = is_under_way(ctx)
     for number, collection in ctx.view.slots_of_service(ctx.service.id).items():
         tasks = tuple(collection)
-        if is_quiet(ctx, tasks) and not (under_way and is_recent_step(ctx, tasks[0])):
+        if is_settled(ctx, tasks):
             census.quiet[number] = tasks
-            continue
-        slot = _slot(ctx, number, tasks)
-        (census.serving if serves(ctx, slot) else census.vacant).append(slot)
-    census.serving.sort(key=lambda slot: slot.number)
-    census.vacant.sort(key=lambda slot: slot.number)
+        elif only_waits(ctx, tasks):
+            census.waiting[number] = tasks
+        else:
+            slot = _slot(ctx, number, tasks)
+            (census.serving if serves(ctx, slot) else census.vacant).append(slot)
     return census

@@ -36,6 +36,11 @@ class Slot:
     leaving: tuple[Task, ...]
 
     @property
+    def part(self) -> str:
+        """The part of the service that it is, as in its key."""
+        return self.node or str(self.number)
+
+    @property
     def live(self) -> list[Task]:
         """Those that are wanted to run."""
         return [task for task in self.tasks if task.is_live]

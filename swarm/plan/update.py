@@ -9,6 +9,8 @@ A slot is tried once per revision: what became of its step afterwards is the res
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import define, evolve, field, frozen
 
 from swarm.model.changes import Change, Create, Group, Update
@@ -34,6 +36,10 @@ class UpdateStep:
     """What an update wants now: slots to replace, in order, and changes of the service that commit with them."""
 
     start: list[Slot] = field(factory=list)
+    more: int = 0
+    """How many of the waiting slots follow after `start`."""
+    done: bool = False
+    """Nothing is left to do: the caller looks at the whole service and asks again, with `complete`."""
     changes: list[Change] = field(factory=list)
     wake: Instant | None = None
 
@@ -47,7 +53,7 @@ class _Census:
     """Where the slots stand."""
 
     pending: tuple[Slot, ...]
-    """Dirty and not tried yet under this revision."""
+    """Dirty and not tried yet under this revision, of the slots that were looked at."""
     busy: int
     """Steps under way or within their delay."""
     monitored_until: Instant
@@ -57,6 +63,12 @@ def is_under_way(ctx: ServiceContext) -> bool:
     """Whether an update or rollback is running."""
     status = ctx.service.update_status
     return status is not None and status.state in UNDER_WAY
+
+
+def is_halted(ctx: ServiceContext) -> bool:
+    """Whether an update or rollback is paused: nothing is replaced until the user decides."""
+    status = ctx.service.update_status
+    return status is not None and status.state in HALTED
 
 
 def config_of(ctx: ServiceContext) -> UpdateConfig:
@@ -82,11 +94,19 @@ def is_dirty(ctx: ServiceContext, slot: Slot) -> bool:
 
 
 def plan_update(
-    ctx: ServiceContext, slots: list[Slot], ended: list[Task], touched: set[str], author: str
+    ctx: ServiceContext,
+    slots: list[Slot],
+    ended: list[Task],
+    touched: set[str],
+    author: str,
+    *,
+    waiting: int = 0,
+    complete: bool = True,
 ) -> UpdateStep:
-    """The next step over all serving slots but those that plainly need nothing.
+    """The next step over the slots that may need something; `waiting` more are known to be dirty and otherwise steady.
 
     `ended` are tasks whose end is being dealt with in this plan, `touched` the keys of slots that it changes already.
+    Without `complete` an update is not declared complete: the slots may not be all.
     """
     step = UpdateStep()
     status = ctx.service.update_status or UpdateStatus()
@@ -95,24 +115,28 @@ def plan_update(
     under_way = status.state in UNDER_WAY
     config = config_of(ctx)
     census = _take(ctx, slots, touched, config, under_way, step)
-    if not under_way and not census.pending:
+    dirty = len(census.pending) + waiting
+    if not under_way and not dirty:
         return step
-    after = status if under_way else _begun(ctx, len(census.pending))
-    if after.total == 0 and census.pending:
-        after = evolve(after, total=len(census.pending))
+    after = status if under_way else _begun(ctx, dirty)
+    if after.total == 0 and dirty:
+        after = evolve(after, total=dirty)
     failures = _failures(ctx, ended, config) if under_way else []
     if failures:
         after = evolve(after, failed=after.failed + len(failures))
         if after.failed / max(after.total, 1) > config.max_failure_ratio:
             step.changes += _react(ctx, after, failures[0], config.failure_action, author)
             return step
-    room = len(census.pending) if config.parallelism == 0 else max(0, config.parallelism - census.busy)
+    room = dirty if config.parallelism == 0 else max(0, config.parallelism - census.busy)
     step.start = list(census.pending[:room])
-    if not census.pending and not census.busy and not touched:
+    step.more = min(waiting, room - len(step.start))
+    if not dirty and not census.busy and not touched:
         if census.monitored_until > ctx.now:
             step.wake_at(census.monitored_until)
-        else:
+        elif complete:
             after = _completed(ctx, after)
+        else:
+            step.done = True
     if after != status:
         step.changes.append(Update(evolve(ctx.service, update_status=after, updated_at=ctx.now)))
     return step
@@ -164,7 +188,7 @@ def _take(
                 step.wake_at(Instant(since + config.delay_s))
             if latest.status.state is TaskState.RUNNING and config.failure_action is not FailureAction.CONTINUE:
                 monitored_until = max(monitored_until, Instant(since + config.monitor_s))
-        if slot.key not in touched and is_dirty(ctx, slot) and not _is_tried(ctx, slot):
+        if slot.key not in touched and is_dirty(ctx, slot) and not is_tried(ctx, slot.tasks):
             pending.append(slot)
     return _Census(tuple(pending), busy, monitored_until)
 
@@ -177,8 +201,9 @@ def _step_of(ctx: ServiceContext, slot: Slot) -> Task | None:
     return None
 
 
-def _is_tried(ctx: ServiceContext, slot: Slot) -> bool:
-    return any(task.origin is Origin.UPDATE and task.revision == ctx.service.revision for task in slot.tasks)
+def is_tried(ctx: ServiceContext, tasks: Iterable[Task]) -> bool:
+    """Whether an update to this very revision has replaced the slot's task before."""
+    return any(task.origin is Origin.UPDATE and task.revision == ctx.service.revision for task in tasks)
 
 
 def _failures(ctx: ServiceContext, ended: list[Task], config: UpdateConfig) -> list[Task]:
