@@ -29,13 +29,14 @@ from swarm.plan.rollout import (
     apply_repair,
     continue_rolling,
     is_settled,
+    may_be_updated,
     only_waits,
     roll_whole,
     wake_when_overdue,
 )
 from swarm.plan.schedule.need import Need, need_of
 from swarm.plan.slots import Slot, finished_task, slot_of, stop
-from swarm.plan.update import is_dirty, is_halted, is_under_way
+from swarm.plan.update import is_under_way
 
 
 class GlobalPlanner(Orchestrator):
@@ -69,7 +70,7 @@ class GlobalPlanner(Orchestrator):
             return Look.DONE
         if is_under_way(ctx):
             return Look.JOIN
-        if is_dirty(ctx, slot) and not is_halted(ctx):
+        if may_be_updated(ctx, slot):
             return Look.ALL
         apply_repair(draft, slot, repair(ctx, slot, may_move=False))
         return Look.DONE

@@ -175,9 +175,9 @@ class Orchestrator(ABC):
         """What to change for these keys."""
         draft = Draft(view, now, ids, budget=BUDGET)
         whole, parts, memory = self._expand(draft, keys, memory)
-        self._plan_parts(draft, parts, whole)
+        changed = self._plan_parts(draft, parts, whole)
         for service_id, request in whole.items():
-            if draft.budget <= 0:
+            if draft.budget <= 0 or service_id in changed:
                 _again(draft, service_id, request)
                 continue
             draft.budget -= 1
@@ -191,10 +191,17 @@ class Orchestrator(ABC):
 
     def _plan_parts(
         self, draft: Draft, parts: Iterable[tuple[ServiceId, str]], whole: dict[ServiceId, _Request]
-    ) -> None:
-        """Plan what one part alone can decide; the rest joins what is planned of the whole service."""
+    ) -> set[ServiceId]:
+        """Plan what one part alone can decide; the rest joins what is planned of the whole service.
+
+        Returns the services with changes: their whole must not be planned from a view that does not show these yet.
+        """
+        changed: set[ServiceId] = set()
         contexts: dict[ServiceId, ServiceContext] = {}
         for service_id, part in parts:
+            if service_id in whole:
+                whole[service_id].parts.add(part)
+                continue
             ctx = contexts.get(service_id) or self._context(draft, service_id)
             if ctx is None:
                 whole.setdefault(service_id, _Request())
@@ -204,11 +211,15 @@ class Orchestrator(ABC):
                 draft.again[part_key(service_id, part)] = None
                 continue
             draft.budget -= 1
+            groups = len(draft.groups)
             look = self.plan_part(draft, ctx, part)
+            if len(draft.groups) > groups:
+                changed.add(service_id)
             if look is Look.JOIN:
                 whole.setdefault(service_id, _Request()).parts.add(part)
             elif look is Look.ALL:
                 whole.setdefault(service_id, _Request()).full = True
+        return changed
 
     def _expand(
         self, draft: Draft, keys: Collection[str], memory: Memory

@@ -28,6 +28,7 @@ from swarm.plan.rollout import (
     apply_repair,
     continue_rolling,
     is_settled,
+    may_be_updated,
     only_waits,
     roll_whole,
     wake_when_overdue,
@@ -80,7 +81,7 @@ class ReplicatedPlanner(Orchestrator):
         slot = _slot(ctx, int(part), tasks)
         if not slot.tasks:
             return Look.DONE
-        if not serves(ctx, slot):
+        if not serves(ctx, slot) or may_be_updated(ctx, slot):
             return Look.ALL
         apply_repair(draft, slot, repair(ctx, slot))
         return Look.DONE

@@ -21,7 +21,16 @@ from swarm.plan.orchestrator import Memory, Rolling
 from swarm.plan.repair import Repair, is_quiet, repair, steady_task
 from swarm.plan.restart import old_task_timeout_s
 from swarm.plan.slots import Slot, is_held, serves
-from swarm.plan.update import UpdateStep, is_halted, is_recent_step, is_tried, is_under_way, plan_update, replace_slot
+from swarm.plan.update import (
+    UpdateStep,
+    is_dirty,
+    is_halted,
+    is_recent_step,
+    is_tried,
+    is_under_way,
+    plan_update,
+    replace_slot,
+)
 
 
 @frozen
@@ -55,6 +64,11 @@ def only_waits(ctx: ServiceContext, tasks: Collection[Task]) -> bool:
     """Whether all that a slot needs is its turn in an update."""
     task = steady_task(ctx, tasks)
     return task is not None and not ctx.is_clean(task) and not is_tried(ctx, tasks) and not is_halted(ctx)
+
+
+def may_be_updated(ctx: ServiceContext, slot: Slot) -> bool:
+    """Whether an update has to replace the slot's task, now or once the slot is repaired."""
+    return is_dirty(ctx, slot) and not is_tried(ctx, slot.tasks) and not is_halted(ctx)
 
 
 def apply_repair(draft: Draft, slot: Slot, work: Repair) -> None:
@@ -122,7 +136,7 @@ def roll_forward(draft: Draft, ctx: ServiceContext, way: Way, work: Work, *, com
             together += mend.changes
             mend.changes = []
         apply_repair(draft, slot, mend)
-    if touched and under_way:
+    if (under_way and touched) or any(slot.key in touched and may_be_updated(ctx, slot) for slot in work.slots):
         draft.again[ctx.service.id] = None
     if draft.budget <= 0:
         draft.add(*together)

@@ -93,6 +93,15 @@ def test_the_newest_of_a_slot_stays_since_it_says_that_the_slot_is_finished() ->
     assert left(world) == ["b"]
 
 
+def test_a_failed_start_first_attempt_stays_beside_the_old_task_so_that_it_is_not_tried_again() -> None:
+    world = world_of(limit=1)
+    put(world, "old", TaskState.RUNNING, TaskState.RUNNING)
+    put(world, "try", TaskState.SHUTDOWN, TaskState.FAILED, origin=Origin.UPDATE)
+    world.new_leader()
+    world.settle()
+    assert left(world) == ["old", "try"]
+
+
 def test_a_lower_limit_applies_at_once() -> None:
     world = world_of(limit=10)
     for number in range(5):
