@@ -8,8 +8,6 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-import trio
-
 from swarm.model.ids import Instant
 
 
@@ -34,4 +32,21 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Trio's clock, so that it agrees with trio's deadlines."""
+        import trio  # here, so that commands that only read the time do not load it
+
         return trio.current_time()
+
+
+def wall_seconds() -> float:
+    """Seconds since 1970, for commands that run outside the daemon."""
+    return time.time()
+
+
+def monotonic_seconds() -> float:
+    """Seconds that only move forward, for commands that run outside the daemon."""
+    return time.monotonic()
+
+
+def pause(seconds: float) -> None:
+    """Block this process; never inside the daemon."""
+    time.sleep(seconds)

@@ -31,12 +31,12 @@ from swarm.model.ids import ClusterId, Instant, NodeId, RaftId
 from swarm.model.states import Role
 from swarm.ports.entropy import Entropy
 from swarm.ports.files import LOCK_NAME, DiskFiles, Files, StateDirError, lock_directory
+from swarm.ports.paths import LOG_NAME, SOCKET_NAME
 from swarm.runtime.errors import ErrorCode
 
 NODE_FILE, ROOTS_FILE, IDENTITY_FILE, JOIN_FILE = "node.json", "pki/roots.pem", "pki/node.pem", "pki/join.json"
 FOUNDING_FILE = "pki/founding.json"
 DATA_KEY_FILE, LEAVING_FILE = "raft/data.key", "leaving"
-SOCKET_NAME, LOG_NAME = "swarm.sock", "swarm.log"
 SOCKET_PATH_BYTES_MAX = 107
 """What a unix socket's address can hold on Linux."""
 NODE_FILE_FORMAT = 1
@@ -64,6 +64,8 @@ class NodeFile:
     labels: dict[str, str] = field(factory=dict)
     executors: tuple[str, ...] = ()
     """Names of the executors that were asked for; empty for all that work here."""
+    generic: tuple[str, ...] = ()
+    """User-defined resources of this machine, `gpu=2` or `gpu=UUID1`."""
     managers: tuple[str, ...] = ()
     """host:port of every manager that was known last."""
     raft_id: RaftId = RaftId(0)
@@ -123,7 +125,7 @@ class StateDir:
         if found is None:
             raise StateDirError(
                 ErrorCode.NOT_FOUND,
-                f"{self.root} holds no node: make a cluster with `swarm init` or join one with `swarm join`",
+                f"{self.root} holds no node: make a cluster with `swarm up` or join one with `swarm join`",
             )
         return found
 
@@ -134,7 +136,7 @@ class StateDir:
             raise StateDirError(
                 ErrorCode.EXISTS,
                 f"{self.root} already belongs to node {found.node_id} of cluster {found.cluster_id}: start it with "
-                "`swarm start`, take it out of its cluster with `swarm leave`, or name another directory with "
+                "`swarm up`, take it out of its cluster with `swarm leave`, or name another directory with "
                 "--state-dir",
             )
 
@@ -291,14 +293,6 @@ class StateDir:
         return StateDirError(
             ErrorCode.PRECONDITION, f"{self.root / name} is damaged: {why}. {advice}", {"path": str(self.root / name)}
         )
-
-
-def default_state_dir() -> Path:
-    """/var/lib/swarm for root; for others `swarm` in the XDG state directory (~/.local/state by default)."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/swarm")
-    base = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "swarm"
 
 
 def open_state_dir(path: Path) -> StateDir:

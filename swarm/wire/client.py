@@ -7,6 +7,7 @@ them; `NoDaemon` when nobody answers at the socket.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
-from swarm.ports.monotonic import monotonic
+from swarm.ports.clock import monotonic_seconds
 from swarm.runtime.errors import AskTimeout, ErrorCode, SwarmError
 from swarm.runtime.message import Request, Subscribe
 from swarm.wire.codec import declaration, decode_reply, encode_message
@@ -29,7 +30,6 @@ LENGTH_BYTES: Final = 4
 RECEIVE_BYTES: Final = 256 * 1024
 CONNECT_S: Final = 5.0
 """For the daemon to take the connection: it answers at once, or it hangs."""
-SESSION: Final = "local"
 LANE: Final = "single"
 
 
@@ -69,7 +69,7 @@ class LocalClient:
     def ask(self, request: Request[R], *, timeout_s: float) -> R:
         """The answer, or the `SwarmError` that it was refused with; `AskTimeout`, `NoDaemon`."""
         declared = declaration(request)
-        deadline = monotonic() + timeout_s
+        deadline = monotonic_seconds() + timeout_s
         self._connect()
         body = encode_message(declared, request)
         call = self._mux.open(ASK, declared.tag, body, time_left_s=timeout_s)
@@ -91,7 +91,7 @@ class LocalClient:
         With `timeout_s`, `AskTimeout` when the whole takes longer. Closing the iterator ends the stream.
         """
         declared = declaration(request)
-        deadline = None if timeout_s is None else monotonic() + timeout_s
+        deadline = None if timeout_s is None else monotonic_seconds() + timeout_s
         self._connect()
         call = self._mux.open(STREAM, declared.tag, encode_message(declared, request), window=window)
         try:
@@ -125,7 +125,7 @@ class LocalClient:
             raise NoDaemon(self.path, _reason(error)) from None
         self._socket = connection
         self._mux = Mux(dialler=True)
-        self._mux.hello(SESSION, LANE)
+        self._mux.hello(f"{os.getpid()}-{id(self)}-{monotonic_seconds()}", LANE)
         self._buffer.clear()
         self._events.clear()
 
@@ -158,7 +158,7 @@ class LocalClient:
         """Wait for bytes and take in the messages that are complete."""
         assert self._socket is not None
         if deadline is not None:
-            left = deadline - monotonic()
+            left = deadline - monotonic_seconds()
             if left <= 0:
                 raise TimeoutError
             self._socket.settimeout(left)

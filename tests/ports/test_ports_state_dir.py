@@ -18,7 +18,8 @@ from swarm.model.ids import ClusterId, NodeId, RaftId
 from swarm.model.states import Role
 from swarm.ports import state_dir as module
 from swarm.ports.entropy import SystemEntropy
-from swarm.ports.state_dir import NodeFile, StateDir, StateDirError, default_state_dir, open_state_dir
+from swarm.ports.paths import default_state_dir
+from swarm.ports.state_dir import NodeFile, StateDir, StateDirError, open_state_dir
 from swarm.runtime.errors import ErrorCode
 from swarm.testing.memory_files import MemoryFiles
 
@@ -139,7 +140,7 @@ def test_a_certificate_of_another_node_is_damage(tmp_path: Path) -> None:
 
 def test_a_missing_node_says_how_to_begin(tmp_path: Path) -> None:
     state = open_state_dir(tmp_path / "s")
-    with pytest.raises(StateDirError, match="swarm init"):
+    with pytest.raises(StateDirError, match="swarm up"):
         state.require_node()
     state.require_empty()
     state.close()

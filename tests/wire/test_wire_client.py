@@ -112,6 +112,21 @@ async def test_asks_and_streams_of_an_operator(path: str) -> None:
     assert not os.path.exists(path)  # noqa: ASYNC240
 
 
+async def test_several_commands_are_served_side_by_side(path: str) -> None:
+    """A bug once: all clients named one session, and the second was told that it has a connection already."""
+    async with daemon(path) as (_, actor):
+        actor.keep = True
+        with LocalClient(path) as first, LocalClient(path) as second:
+            async with trio.open_nursery() as nursery:
+                for client in (first, second):
+                    nursery.start_soon(partial(blocking, client.ask, GetNodeStatus(), timeout_s=5))
+                while len(actor.kept) < 2:
+                    await trio.sleep(0.01)
+                for later in actor.kept:
+                    later.fail(SwarmError(ErrorCode.PRECONDITION, "enough"))
+                nursery.cancel_scope.cancel()
+
+
 async def test_a_late_answer_is_a_timeout_and_the_next_call_works(path: str) -> None:
     async with daemon(path) as (_, actor):
         actor.keep = True

@@ -111,7 +111,7 @@ async def test_a_foreign_client_is_refused_and_told_why() -> None:
         assert "another cluster" in await dialled(listener, trusting)
         assert isinstance(listener, WebsocketListener)
         with trio.fail_after(5):
-            while listener.failed_handshakes != 1:  # noqa: ASYNC110  # a counter has no event
+            while listener.failed_handshakes != 1:  # a counter has no event
                 await trio.sleep(0.01)
 
 

@@ -48,6 +48,8 @@ class SlotWhy:
     text: str
     advice: str = ""
     """The smallest change that would place it; empty for a placed task."""
+    nodes: tuple[str, ...] = ()
+    """Of a task that waits: every node with what stands in the way there, nearest to fitting first."""
 
 
 @frozen
