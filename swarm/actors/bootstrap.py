@@ -94,6 +94,7 @@ class NodeSettings:
     advertise: str = ""
     labels: dict[str, str] = field(factory=dict)
     executors: tuple[str, ...] = ()
+    generic: tuple[str, ...] = ()
 
 
 @frozen
@@ -290,6 +291,7 @@ def _node_file(
         advertise=settings.advertise,
         labels=settings.labels,
         executors=settings.executors,
+        generic=settings.generic,
         managers=managers,
         joined_at=Instant(now),
     )

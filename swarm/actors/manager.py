@@ -1,0 +1,216 @@
+"""The manager scope: what a node runs while it is a manager, and the leader scope inside it while it leads.
+
+Opened at the start of a manager and on promotion, left on demotion, removal and stop; leaving it means that all in it has
+ended. The listener answers before this member joins Raft, since the leader dials it before it lets it in; it stops last, so
+that leadership can be handed over while others still reach this manager.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from attrs import define, evolve, field
+
+from swarm.actors.ca import CertificateAuthority
+from swarm.actors.context import ManagerContext, NodeContext
+from swarm.actors.control.api import ControlApi
+from swarm.actors.leader import leave_leader, run_leader
+from swarm.actors.listener import GetBoundAddress, Listener
+from swarm.actors.membership import MembershipActor
+from swarm.actors.raft_member import RaftMember
+from swarm.actors.raft_messages import Leadership, WatchLeadership
+from swarm.actors.raft_start import MemberStart
+from swarm.actors.store import StoreActor
+from swarm.model.ids import NodeId, RaftId
+from swarm.model.snapshot import Snapshot
+from swarm.ports.net import DialError
+from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.runtime.ref import Inlet
+from swarm.runtime.scope import Scope
+from swarm.wire.link import Link
+from swarm.wire.messages.raft import JoinRaft, Member, Membership
+
+log = logging.getLogger(__name__)
+
+LEADERSHIP_WINDOW = 16
+LEADER_DIAL_S = 5.0
+JOIN_TIMEOUT_S = 30.0
+JOIN_RETRY_S = 1.0
+ON_WIRE = ("raft", "store", "membership", "ca", "control")
+
+
+@define
+class ManagerLife:
+    """One stay in the manager scope: how others end it, and what it tells while it lasts."""
+
+    end: trio.Event = field(factory=trio.Event)
+    """Set to leave the scope in order."""
+    waiting: Callable[[str], None] = field(default=lambda text: None)
+    """Told what the manager waits for."""
+    removed: Callable[[], None] = field(default=lambda: None)
+    """Told once when the other members have taken this one out."""
+    context: ManagerContext | None = None
+    leadership: Leadership | None = None
+    ready: trio.Event = field(factory=trio.Event)
+    """Set when this manager knows a leader."""
+
+
+async def run_manager(parent: Scope, node: NodeContext, life: ManagerLife) -> None:
+    """Be a manager until `life.end` is set; everything of it has ended when this returns."""
+    async with parent.open("manager") as scope, trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_at_end, life, nursery.cancel_scope)
+        await _be_manager(scope, node, life)
+    node.router.unmanage()
+    for name in ON_WIRE:
+        node.router.unregister(name)
+
+
+async def _cancel_at_end(life: ManagerLife, scope: trio.CancelScope) -> None:
+    await life.end.wait()
+    scope.cancel()
+
+
+async def _be_manager(scope: Scope, node: NodeContext, life: ManagerLife) -> None:
+    listener = await scope.start("listener", lambda: Listener(node.net, node.file.listen, node.links))
+    _learn_address(node, await listener.ask(GetBoundAddress(), timeout_s=LEADER_DIAL_S))
+    start = await _how_to_begin(node, life)
+    manager = await _start_actors(scope, node, life, start)
+    life.context = manager
+    async with manager.raft.stream(WatchLeadership(), window=LEADERSHIP_WINDOW) as inlet:
+        await _follow_leadership(scope, manager, life, inlet)
+
+
+def _learn_address(node: NodeContext, bound: str) -> None:
+    """A port 0 becomes the one that was bound; an unspecified advertised host is guessed once, and kept."""
+    host, _, port = bound.rpartition(":")
+    listen_host = node.file.listen.rpartition(":")[0]
+    advertise = node.file.advertise
+    if not advertise or advertise.endswith(":0"):
+        unspecified = host in ("0.0.0.0", "[::]", "::", "")
+        advertise = f"{node.ports.outward_host() if unspecified else host}:{port}"
+    node.save(evolve(node.file, listen=f"{listen_host}:{port}", advertise=advertise))
+
+
+async def _how_to_begin(node: NodeContext, life: ManagerLife) -> MemberStart:
+    """From its own log; as the first member of a new cluster; or as the leader lets it in."""
+    known = bool(node.file.raft_id)
+    members: tuple[Member, ...] = ()
+    if known:
+        raft_id, found = node.file.raft_id, node.state.founding() is not None
+    elif node.state.founding() is not None:
+        raft_id, found = RaftId(node.entropy.integer(1, (1 << 63) - 1)), True
+    else:
+        membership = await _join_raft(node, life)
+        raft_id, found, members = membership.raft_id, False, membership.members
+    node.save(evolve(node.file, raft_id=raft_id))
+    me = Member(raft_id, node.node_id, node.file.advertise)
+    forced = known and node.config.force_new_cluster
+    return MemberStart(me, found=found, members=members, force_new_cluster=forced)
+
+
+async def _join_raft(node: NodeContext, life: ManagerLife) -> Membership:
+    while True:
+        for address in node.file.managers:
+            try:
+                link = await node.links.to(address, timeout_s=LEADER_DIAL_S)
+                return await link.ref("membership").ask(JoinRaft(node.file.advertise), timeout_s=JOIN_TIMEOUT_S)
+            except (SwarmError, DialError) as error:
+                life.waiting(f"joining the managers through {address}: {error}")
+        await trio.sleep(JOIN_RETRY_S)
+
+
+async def _start_actors(scope: Scope, node: NodeContext, life: ManagerLife, start: MemberStart) -> ManagerContext:
+    data_key = node.state.data_key(node.entropy)
+    log_store = node.ports.log_store(node.state, data_key)
+    raft = await scope.start("raft", lambda: RaftMember(start, log_store, node.links, node.entropy))
+    stores: list[StoreActor] = []
+
+    def new_store() -> StoreActor:
+        stores[:] = [StoreActor(raft, node.entropy)]
+        return stores[0]
+
+    store = await scope.start("store", new_store)
+    membership = await scope.start(
+        "membership", lambda: MembershipActor(raft, node.links, node.entropy, lambda id: _name(stores[0].view(), id))
+    )
+    manager = ManagerContext(node, node.file.raft_id, store, raft, membership, lambda: stores[0].view())
+    authority = await scope.start("ca", lambda: CertificateAuthority(store, node.clock, node.entropy))
+    control = await scope.start("control", lambda: ControlApi(manager))
+    for name, ref in zip(ON_WIRE, (raft, store, membership, authority, control), strict=True):
+        node.router.register(name, ref)
+    node.router.manage(lambda: _leads(life), lambda: _leader_link(node, life))
+    return manager
+
+
+def _name(view: Snapshot, id: NodeId) -> str:
+    """A node's name for people."""
+    node = view.node(id)
+    return node.description.hostname or id if node is not None else id
+
+
+def _leads(life: ManagerLife) -> bool:
+    return life.leadership is not None and life.leadership.is_leader
+
+
+async def _leader_link(node: NodeContext, life: ManagerLife) -> Link:
+    leadership = life.leadership
+    if leadership is None or not leadership.leader_address:
+        raise SwarmError(
+            ErrorCode.UNAVAILABLE,
+            "no leader is known here: fewer than half of the managers can reach each other, or an election is under way",
+        )
+    return await node.links.to(leadership.leader_address, timeout_s=LEADER_DIAL_S)
+
+
+async def _follow_leadership(
+    scope: Scope, manager: ManagerContext, life: ManagerLife, inlet: Inlet[Leadership]
+) -> None:
+    """Open the leader scope when this member begins to lead, and have it ended before anything else when it ceases to."""
+    async with trio.open_nursery() as nursery:
+        leading: _Leading | None = None
+        async for news in inlet:
+            life.leadership = news
+            if news.removed:
+                life.removed()
+            if news.leader is not None:
+                life.ready.set()
+            if leading is not None and (not news.is_leader or news.term != leading.term):
+                log.info("term %d: this manager does not lead any more", leading.term)
+                await leading.stop()
+                leading = None
+            if news.is_leader and leading is None:
+                log.info("term %d: this manager leads", news.term)
+                leading = _Leading(scope, manager, news.term)
+                nursery.start_soon(leading.run)
+
+
+class _Leading:
+    """One stay in the leader scope."""
+
+    def __init__(self, scope: Scope, manager: ManagerContext, term: int) -> None:
+        self.term = term
+        self._scope = scope
+        self._manager = manager
+        self._cancel = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def run(self) -> None:
+        """Lead until stopped. Errors of what it starts with mean that leadership is being lost again."""
+        try:
+            with self._cancel:
+                async with self._scope.open("leader") as leader:
+                    try:
+                        await run_leader(leader, self._manager, self.term)
+                    except SwarmError as error:
+                        log.warning("term %d: leading did not begin: %s", self.term, error.text)
+                    await trio.sleep_forever()
+        finally:
+            leave_leader(self._manager)
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Cancel all of it, without grace: what it proposes is refused by its term anyway."""
+        self._cancel.cancel()
+        await self._ended.wait()
