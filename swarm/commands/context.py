@@ -1,0 +1,124 @@
+"""What every command needs: where the daemon's socket is, how to print, and which exit code tells what.
+
+Exit codes: 0 done and converged, 1 refused or failed, 2 usage, 3 not converged within --timeout, 4 no daemon or no leader
+reachable. `--socket`, else `SWARM_SOCKET`, else the default state directory's socket.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from attrs import frozen
+
+from swarm.ports.paths import SOCKET_NAME, default_state_dir
+from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.runtime.message import Request, Subscribe
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+ASK_TIMEOUT_S = 30.0
+"""A call waits this long for a leader: longer than any election, short enough for a person."""
+
+
+class Exit(IntEnum):
+    """The command's exit codes."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_CONVERGED = 3
+    UNREACHABLE = 4
+
+
+_UNREACHABLE = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.NOT_LEADER, ErrorCode.TIMEOUT, ErrorCode.ACTOR_DIED})
+
+
+@frozen
+class Context:
+    """The global options."""
+
+    socket: str
+    format: str = "table"
+    quiet: bool = False
+
+    @property
+    def json(self) -> bool:
+        """Whether objects are printed as JSON."""
+        return self.format == "json"
+
+    def ask(self, request: Request[R], timeout_s: float = ASK_TIMEOUT_S) -> R:
+        """The daemon's answer; a refusal ends the command with its text and exit code."""
+        from swarm.wire.client import LocalClient
+
+        try:
+            with LocalClient(self.socket) as client:
+                return client.ask(request, timeout_s=timeout_s)
+        except SwarmError as error:
+            fail(error)
+
+    def stream(self, request: Subscribe[T], timeout_s: float | None = None) -> Iterator[T]:
+        """The daemon's items until it ends the stream; `TimeoutError` when `timeout_s` have passed in all."""
+        from swarm.wire.client import LocalClient
+
+        with LocalClient(self.socket) as client:
+            yield from client.stream(request, timeout_s=timeout_s)
+
+
+def socket_path(given: str | None) -> str:
+    """Where the local daemon answers."""
+    return given or os.environ.get("SWARM_SOCKET") or str(default_state_dir() / SOCKET_NAME)
+
+
+def fail(error: SwarmError) -> NoReturn:
+    """End the command with a refusal's text, its hint and its exit code."""
+    stop(error.text, Exit.UNREACHABLE if error.code in _UNREACHABLE else Exit.FAILED, error.details.get("hint", ""))
+
+
+def stop(text: str, code: Exit = Exit.FAILED, hint: str = "") -> NoReturn:
+    """End the command with an error."""
+    sys.stderr.write(f"error: {text}\n")
+    if hint:
+        sys.stderr.write(f"hint: {hint}\n")
+    raise SystemExit(int(code))
+
+
+def usage(error: Exception | str) -> NoReturn:
+    """End the command because of what was typed."""
+    stop(str(error), Exit.USAGE)
+
+
+def read_secret(text: str | None, environment: str, flag: str) -> str | None:
+    """A secret given as text, `@FILE`, `-` (standard input) or in the environment; never wanted on a command line."""
+    if text is None:
+        return os.environ.get(environment)
+    if text == "-":
+        found = sys.stdin.readline().strip()
+    elif text.startswith("@"):
+        try:
+            found = Path(text[1:]).read_text().strip()
+        except OSError as error:
+            usage(f"{flag} {text}: {error.strerror}")
+    else:
+        note_secret_in_process_list(flag, environment)
+        return text
+    if not found:
+        usage(f"{flag} {text}: nothing to read there")
+    return found
+
+
+def note_secret_in_process_list(flag: str, environment: str) -> None:
+    """Warn that what was typed can be read by every user of the machine."""
+    sys.stderr.write(
+        f"warning: {flag} on the command line is visible in the process list; use {flag} -, {flag} @FILE or {environment}\n"
+    )
+
+
+def typed(values: dict[str, Any]) -> dict[str, Any]:
+    """Only the options that were given."""
+    return {key: value for key, value in values.items() if value is not None}

@@ -1,0 +1,112 @@
+"""What commands print: tables that are readable without colour, JSON of any object, ages. Data goes to stdout only."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from enum import Enum, IntEnum
+from typing import Any
+
+import attrs
+
+SHORT_ID = 12
+_SECRET_FIELDS = frozenset({"registry_auth", "root_key"})
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON of any model object: fields by name, enums as words in lower case, bytes as text or base64.
+
+    Secret fields are shown as `"***"` when they are set.
+    """
+    if attrs.has(type(value)):
+        return {
+            field.name: "***"
+            if field.name in _SECRET_FIELDS and getattr(value, field.name)
+            else to_json(getattr(value, field.name))
+            for field in attrs.fields(type(value))
+        } | _variant(value)
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | frozenset | set):
+        return [to_json(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    return value
+
+
+_VARIANTS = {
+    "ProcessSpec": "process",
+    "ContainerSpec": "container",
+    "GenericSpec": "generic",
+    "Replicated": "replicated",
+    "Global": "global",
+    "ReplicatedJob": "replicated-job",
+    "GlobalJob": "global-job",
+}
+
+
+def _variant(value: Any) -> dict[str, str]:
+    """The name of a union's member, which its fields alone would not tell."""
+    name = _VARIANTS.get(type(value).__name__)
+    return {"type": name} if name else {}
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    sys.stdout.write(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Lines of data."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, two blanks apart."""
+    table = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    print_lines("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """`Name:  value` lines, values aligned; lines with an empty value are left out."""
+    shown = [(name, value) for name, value in fields if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    print_lines(f"{name + ':':<{width + 1}} {value}" for name, value in shown)
+
+
+def note(text: str) -> None:
+    """A line for the reader, on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def age(now: float, then: float) -> str:
+    """`8 seconds`, `3 minutes`, `2 hours`, `5 days`; empty for an instant that never was."""
+    if then <= 0:
+        return ""
+    seconds = max(0, int(now - then))
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}s"
+    if seconds >= 60:
+        return "1 minute"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def size(number_bytes: int) -> str:
+    """`512 MiB`, `2 GiB`."""
+    amount = float(number_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    raise AssertionError("the loop returns")

@@ -1,0 +1,386 @@
+"""`swarm svc ...`: declare, change, watch and explain services."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from swarm.commands import output
+from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
+from swarm.commands.parse import duration_s
+from swarm.commands.progress import Wait, wait_for_service
+from swarm.commands.service_spec import changed_spec, mode_name, new_spec, scaled_spec
+from swarm.model.ids import Instant, RevisionNumber
+from swarm.model.specs import ContainerSpec, GenericSpec, ProcessSpec, ServiceSpec
+from swarm.model.states import RestartCondition, TaskState, UpdateState
+from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.wire.client import LocalClient
+from swarm.wire.messages.control import (
+    CreateService,
+    ExplainService,
+    FollowLogs,
+    GetService,
+    ListRevisions,
+    ListServices,
+    ListTasks,
+    RemoveService,
+    RollbackService,
+    ServiceView,
+    ServiceWritten,
+    TaskView,
+    UpdateService,
+)
+
+CONFLICT_RETRIES = 5
+"""How often a change is repeated on a service that somebody else changed at the same moment."""
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+def create(context: Context, flags: dict[str, Any], command: Sequence[str], plan: bool, wait: Wait) -> None:
+    """Declare a service and wait for it."""
+    try:
+        spec = new_spec(_with_registry_auth(flags), command)
+    except ValueError as error:
+        usage(error)
+    written = context.ask(CreateService(spec, plan_only=plan))
+    _after_write(context, written, plan, wait)
+
+
+def update(context: Context, who: str, flags: dict[str, Any], command: Sequence[str], plan: bool, wait: Wait) -> None:
+    """Change a service by what was typed, on its newest version."""
+    flags = _with_registry_auth(flags)
+    written = _change(context, who, lambda spec: changed_spec(spec, flags, command), plan)
+    _after_write(context, written, plan, wait)
+
+
+def scale(context: Context, targets: Sequence[str], wait: Wait) -> None:
+    """Set the number of replicas of services, each given as NAME=N."""
+    wanted: list[tuple[str, int]] = []
+    for target in targets:
+        name, _, number = target.partition("=")
+        if not name or not number.isdigit():
+            usage(f"{target!r} is not NAME=N: write swarm svc scale web=5")
+        wanted.append((name, int(number)))
+    written = [_change(context, name, _scaled(replicas), False) for name, replicas in wanted]
+    for one in written:
+        _after_write(context, one, False, wait)
+
+
+def _scaled(replicas: int) -> Callable[[ServiceSpec], ServiceSpec]:
+    return lambda spec: scaled_spec(spec, replicas)
+
+
+def rollback(context: Context, who: str, to: int | None, wait: Wait) -> None:
+    """Return to the previous or a named revision."""
+    revision = None if to is None else RevisionNumber(to)
+    _after_write(context, context.ask(RollbackService(who, to_revision=revision)), False, wait)
+
+
+def remove(context: Context, names: Sequence[str], wait: Wait) -> None:
+    """Remove services and wait until their tasks are gone."""
+    removed = [context.ask(RemoveService(name)) for name in names]
+    for service in removed:
+        output.print_lines([service.id if context.quiet else service.spec.name])
+        if not wait.detach:
+            wait_for_service(context, service, wait, removal=True)
+
+
+def _change(context: Context, who: str, changed: Callable[[ServiceSpec], ServiceSpec], plan: bool) -> ServiceWritten:
+    """Read, change, write; again when somebody else wrote in between."""
+    try:
+        with LocalClient(context.socket) as client:
+            for attempt in range(CONFLICT_RETRIES):
+                service = client.ask(GetService(who), timeout_s=30).service
+                try:
+                    spec = changed(service.spec)
+                except ValueError as error:
+                    usage(error)
+                try:
+                    request = UpdateService(service.id, service.version, spec, plan_only=plan)
+                    return client.ask(request, timeout_s=30)
+                except SwarmError as error:
+                    if error.code is not ErrorCode.OUT_OF_DATE or attempt == CONFLICT_RETRIES - 1:
+                        raise
+    except SwarmError as error:
+        fail(error)
+    raise AssertionError("the loop returns or raises")
+
+
+def _after_write(context: Context, written: ServiceWritten, plan: bool, wait: Wait) -> None:
+    for warning in written.warnings:
+        output.note(f"warning: {warning}")
+    if plan:
+        _print_plan(context, written)
+        return
+    if context.json and wait.detach:
+        output.print_json(written.service)
+        return
+    output.print_lines([written.service.id])
+    if not wait.detach:
+        wait_for_service(context, written.service, wait)
+
+
+def _print_plan(context: Context, written: ServiceWritten) -> None:
+    if context.json:
+        output.print_json(written.plan)
+    elif not written.plan:
+        output.print_lines(["nothing would change"])
+    else:
+        rows = [(line.verb, str(line.slot), line.node_name or "-", line.text) for line in written.plan]
+        output.print_table(("ACTION", "SLOT", "NODE", "WHY"), rows)
+
+
+def _with_registry_auth(flags: dict[str, Any]) -> dict[str, Any]:
+    if "registry_auth" not in flags:
+        return flags
+    secret = read_secret(flags["registry_auth"], "SWARM_REGISTRY_AUTH", "--registry-auth")
+    return {**flags, "registry_auth": secret}
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+def list_services(context: Context, stale: bool) -> None:
+    """All services with their counts."""
+    views = context.ask(ListServices(stale=stale))
+    if context.quiet:
+        output.print_lines(view.service.id for view in views)
+    elif context.json:
+        output.print_json(views)
+    else:
+        rows = [_service_row(view) for view in views]
+        output.print_table(("ID", "NAME", "MODE", "REPLICAS", "RUNS", "PORTS"), rows)
+
+
+def _service_row(view: ServiceView) -> tuple[str, ...]:
+    spec = view.service.spec
+    return (
+        view.service.id[: output.SHORT_ID],
+        spec.name,
+        mode_name(spec.mode),
+        replicas_text(view),
+        runs_text(spec),
+        ports_text(spec),
+    )
+
+
+def replicas_text(view: ServiceView) -> str:
+    """`2/3`, `(max N per node)` when limited, a job's completions."""
+    text = f"{view.running}/{view.desired}"
+    mode = view.service.spec.mode
+    if mode_name(mode).endswith("-job"):
+        total = getattr(mode, "total_completions", view.desired + view.completed)
+        return f"{text} ({view.completed}/{total} completed)"
+    limit = view.service.spec.task.placement.max_replicas
+    return f"{text} (max {limit} per node)" if limit else text
+
+
+def runs_text(spec: ServiceSpec) -> str:
+    """The image, or the beginning of the command."""
+    match spec.task.runtime:
+        case ContainerSpec(image=image):
+            return image
+        case ProcessSpec(command=command):
+            text = " ".join(command)
+            return text if len(text) <= 40 else text[:37] + "..."
+        case GenericSpec(kind=kind):
+            return kind
+
+
+def ports_text(spec: ServiceSpec) -> str:
+    """`8080:80/tcp, ...`."""
+    return ", ".join(f"{port.published or '*'}:{port.target}/{port.protocol.value}" for port in spec.ports)
+
+
+def tasks(context: Context, names: Sequence[str], all: bool, now: float) -> None:
+    """The tasks of services, newest first in each slot."""
+    views = [view for name in names for view in context.ask(ListTasks(service=name, all=all))]
+    print_tasks(context, views, now)
+
+
+def print_tasks(context: Context, views: Iterable[TaskView], now: float) -> None:
+    """Tasks as `ps` shows them; older tasks of a slot stand below the newest with a mark."""
+    if context.quiet:
+        output.print_lines(view.task.id for view in views)
+        return
+    if context.json:
+        output.print_json(views)
+        return
+    rows = []
+    previous: tuple[str, str] | None = None
+    for view in views:
+        task = view.task
+        place = (view.service_name, str(task.slot or view.node_name))
+        name = f"{place[0]}.{place[1]}"
+        rows.append(
+            (
+                task.id[: output.SHORT_ID],
+                f" \\_ {name}" if place == previous else name,
+                view.image,
+                view.node_name or "-",
+                task.desired.name.capitalize(),
+                state_text(view, now),
+                task.status.error or _waiting_text(view),
+                ", ".join(f"{port.published}:{port.target}/{port.protocol}" for port in task.status.ports),
+            )
+        )
+        previous = place
+    output.print_table(("ID", "NAME", "RUNS", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"), rows)
+
+
+def state_text(view: TaskView, now: float) -> str:
+    """`Running 8 seconds ago`, with the exit code when there is one."""
+    status = view.task.status
+    since = output.age(now, status.applied_at or status.at)
+    code = f" ({status.exit_code})" if status.exit_code not in (None, 0) else ""
+    return f"{status.state.name.capitalize()}{code} {since} ago" if since else f"{status.state.name.capitalize()}{code}"
+
+
+def _waiting_text(view: TaskView) -> str:
+    task = view.task
+    if task.status.state <= TaskState.PENDING and task.is_live and task.reason is not None:
+        return task.reason.text
+    return ""
+
+
+def inspect(context: Context, names: Sequence[str]) -> None:
+    """Everything that is known of services."""
+    views = [context.ask(GetService(name)) for name in names]
+    if context.json:
+        output.print_json(views)
+    elif context.quiet:
+        output.print_lines(view.service.id for view in views)
+    else:
+        for number, view in enumerate(views):
+            if number:
+                output.print_lines([""])
+            output.print_fields(_service_fields(view))
+
+
+def _service_fields(view: ServiceView) -> Iterable[tuple[str, str]]:
+    service = view.service
+    spec, task = service.spec, service.spec.task
+    limits, reserved = task.resources.limits, task.resources.reservations
+    yield "ID", service.id
+    yield "Name", spec.name
+    yield "Labels", ", ".join(f"{key}={value}" for key, value in spec.labels.items())
+    yield "Mode", mode_name(spec.mode)
+    yield "Replicas", replicas_text(view)
+    yield "Revision", str(service.revision)
+    yield "Created", _time(service.created_at)
+    yield "Updated", _time(service.updated_at)
+    if service.update_status is not None:
+        state = service.update_status.state
+        words = state.name.lower().replace("_", " ") if state is not UpdateState.UNKNOWN else ""
+        yield "Update", f"{words}: {service.update_status.message}".strip(": ")
+    runtime = task.runtime
+    if isinstance(runtime, ContainerSpec):
+        yield "Image", runtime.image
+        yield "Entrypoint", " ".join(runtime.command)
+        yield "Arguments", " ".join(runtime.args)
+        yield "Network", runtime.network.value
+        yield "Mounts", ", ".join(f"{m.type.value} {m.source}:{m.target}" for m in runtime.mounts)
+    if isinstance(runtime, ProcessSpec):
+        yield "Command", " ".join(runtime.command)
+    if isinstance(runtime, ProcessSpec | ContainerSpec):
+        yield "Environment", ", ".join(runtime.env)
+        yield "Directory", runtime.dir
+        yield "User", runtime.user
+        yield "Stop", f"{runtime.stop_signal or 'SIGTERM'}, grace {_seconds(runtime.stop_grace_s, 10.0)}"
+    yield "Ports", ports_text(spec)
+    yield "CPU", _range(reserved.nano_cpus / 1e9, limits.nano_cpus / 1e9, lambda cores: f"{cores:g}")
+    yield "Memory", _range(reserved.memory_bytes, limits.memory_bytes, lambda amount: output.size(int(amount)))
+    yield "Constraints", ", ".join(task.placement.constraints)
+    yield "Spread over", ", ".join(task.placement.preferences)
+    restart = task.restart
+    attempts = f", at most {restart.max_attempts} times" if restart.max_attempts else ""
+    if restart.condition is RestartCondition.NONE:
+        yield "Restart", "never"
+    else:
+        yield "Restart", f"{restart.condition.value}, after {restart.delay_s:g} s{attempts}"
+    if spec.update is not None:
+        yield (
+            "Updates",
+            f"{spec.update.parallelism} at a time, {spec.update.order.value}, {spec.update.failure_action.value} on failure",
+        )
+
+
+def _range(reserved: float, limit: float, show: Callable[[float], str]) -> str:
+    parts = [f"reserved {show(reserved)}"] if reserved else []
+    return ", ".join([*parts, f"at most {show(limit)}"] if limit else parts)
+
+
+def _seconds(value: float | None, default: float) -> str:
+    return f"{default if value is None else value:g} s"
+
+
+def _time(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if instant else ""
+
+
+def history(context: Context, who: str) -> None:
+    """Kept revisions, newest first."""
+    revisions = context.ask(ListRevisions(who))
+    if context.json:
+        output.print_json(revisions)
+    elif context.quiet:
+        output.print_lines(str(revision.number) for revision in revisions)
+    else:
+        rows = [(str(r.number), _time(r.created_at), r.author, r.note, runs_text(r.spec)) for r in revisions]
+        output.print_table(("REVISION", "CREATED", "BY", "CHANGE", "RUNS"), rows)
+
+
+def why(context: Context, who: str) -> None:
+    """Why each task is where it is, and what would place those that wait."""
+    answer = context.ask(ExplainService(who))
+    if context.json:
+        output.print_json(answer)
+        return
+    spec = answer.view.service.spec
+    lines = [f"{spec.name}: {replicas_text(answer.view)} running, {mode_name(spec.mode)}"]
+    for slot in answer.slots:
+        task = slot.task.task
+        name = f"{spec.name}.{task.slot or slot.task.node_name}"
+        where = f"{task.status.state.name.lower()} on {slot.task.node_name}" if slot.task.node_name else "not placed"
+        lines.append(f"  {name}  {where}: {slot.text}")
+        lines += [f"      {verdict}" for verdict in slot.nodes]
+        if slot.advice:
+            lines.append(f"      to place it: {slot.advice}")
+    output.print_lines(lines)
+
+
+def logs(context: Context, who: str, follow: bool, tail: str, since: str | None, timestamps: bool, now: float) -> None:
+    """A service's or a task's output; lines of stderr go to stderr, notes too."""
+    wanted = (
+        None if tail == "all" else int(tail) if tail.isdigit() else usage(f"--tail {tail!r} is not a number or all")
+    )
+    try:
+        start = None if since is None else Instant(_instant(since, now))
+    except ValueError as error:
+        usage(error)
+    try:
+        for item in context.stream(FollowLogs(who, follow=follow, tail=wanted, since=start)):
+            if context.json:
+                output.print_json(item)
+                continue
+            if item.line is None:
+                output.note(f"note: {item.note}")
+                continue
+            target = sys.stderr if item.line.stream.value == "stderr" else sys.stdout
+            stamp = f"{_time(item.line.at)} " if timestamps else ""
+            target.write(f"{stamp}{item.task_name}@{item.node_name} | {item.line.data.decode(errors='replace')}\n")
+            target.flush()
+    except SwarmError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        stop("interrupted", Exit.FAILED)
+
+
+def _instant(text: str, now: float) -> float:
+    """Seconds since 1970 of `10m` (ago), an ISO time or a number of seconds since 1970."""
+    if text.isdigit() and len(text) > 8:
+        return float(text)
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return now - duration_s(text)
