@@ -1,4 +1,4 @@
-"""Linux control groups: a group a task, so that its processes are found, limited and killed together. Versions 1 and 2.
+"""Linux control groups: a group for each task with limits, which also finds and kills its processes. Versions 1 and 2.
 
 Its one idea: below the group that this node itself runs in, where it may write if it is root or was delegated to, lies
 `swarm-tasks/<task>`. What the machine does not allow is reported as text, never as an error: a task runs without.
@@ -111,7 +111,13 @@ def enforceable(found: tuple[Home, ...]) -> frozenset[str]:
 
 
 def create(found: tuple[Home, ...], name: str, limits: Limits) -> Group:
-    """Makes a task's groups and sets its limits; there already is success."""
+    """Makes a task's groups and sets its limits; there already is success. Without a limit there is no group.
+
+    Joining a group costs the machine an RCU grace period, 10 to 25 ms, during which nothing else can fork: too much to
+    pay for every start when a session holds the processes of nearly all tasks together just as well.
+    """
+    if not limits.wanted:
+        return Group()
     tracked = ""
     directories: list[str] = []
     missing = dict.fromkeys(limits.wanted, "no control group of this machine can be written to by the node")

@@ -103,16 +103,16 @@ class ExecutorSuite:
         assert codes == [4, 4]
 
     async def test_what_cannot_run_is_refused_in_words(self, harness: Harness) -> None:
+        workload = harness.broken_workload()
         with trio.fail_after(CASE_TIMEOUT_S):
-            controller = harness.executor().controller(harness.broken_workload())
             try:
-                await _start(controller)
+                await _start(harness.executor().controller(workload))
             except ExecutorError as error:
                 assert len(str(error)) > 10
             else:
                 raise AssertionError("a task that cannot run was started")
             finally:
-                await controller.remove()
+                await harness.executor().discard(workload.task_id)
 
     async def test_foreign_runtime_is_refused(self, harness: Harness) -> None:
         import attrs

@@ -152,10 +152,13 @@ async def test_number_of_marks_is_bounded(layout: Layout) -> None:
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------------
+LINE_BYTES = 256
+
+
 def fill(layout: Layout) -> int:
     """Writes more than fits, as numbered lines; their number."""
-    count = OUTPUT_BYTES_MAX // 32 + 1000
-    write(layout, b"".join(b"%031d\n" % number for number in range(count)))
+    count = OUTPUT_BYTES_MAX // LINE_BYTES + 100
+    write(layout, b"".join(b"%0255d\n" % number for number in range(count)))
     return count
 
 
@@ -175,7 +178,7 @@ async def test_head_of_a_full_output_is_given_back_to_the_disk(layout: Layout) -
     assert lines[-1] == b"after"
     numbers = [int(line) for line in lines[:-1]]
     assert numbers == list(range(count - len(numbers), count))
-    assert len(numbers) >= OUTPUT_BYTES_KEPT // 32 - 1
+    assert len(numbers) >= OUTPUT_BYTES_KEPT // LINE_BYTES - 1
     assert await read(layout, LogOptions(tail=1)) == [b"after"]
 
 
@@ -185,7 +188,7 @@ async def test_without_holes_a_full_output_starts_anew_and_says_so(
     monkeypatch.setattr(disk, "punch_hole", lambda *_: False)
     lines = Output(layout, LogOptions(follow=True), lambda: False)
     fill(layout)
-    assert (await anext(lines)).data == b"%031d" % 0
+    assert (await anext(lines)).data == b"%0255d" % 0
     size = tend(layout, Stream.STDOUT, 0)
     write(layout, b"after\n")
     found = await read(layout)

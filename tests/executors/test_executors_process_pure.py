@@ -112,6 +112,10 @@ def test_limits_that_no_group_can_hold_are_named() -> None:
     assert [text.partition(":")[0] for text in group.unenforced] == ["cpu", "memory"]
 
 
+def test_no_limit_no_group(tmp_path: Path) -> None:
+    assert cgroups.create((version2(tmp_path),), "task", Limits()) == cgroups.Group()
+
+
 def version2(directory: Path) -> Home:
     """Files that stand for a delegated group of version 2, which not every test machine has."""
     (directory / "cgroup.subtree_control").touch()
@@ -142,7 +146,7 @@ def test_members_of_a_group_are_found_killed_and_the_group_removed() -> None:
     homes = tuple(home for home in cgroups.homes() if home.version == 2)
     if not homes:
         pytest.skip("no control group of version 2")
-    group = cgroups.create(homes, "swarm-test-members", Limits())
+    group = cgroups.create(homes, "swarm-test-members", Limits(pids=100))
     script = f"echo 0 > {group.tracked}/cgroup.procs; exec sleep 100"
     child = subprocess.Popen(["sh", "-c", script])
     try:

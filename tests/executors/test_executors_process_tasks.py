@@ -247,10 +247,11 @@ FAMILY = "setsid sleep 1001 & sleep 1002 & (setsid sh -c 'sleep 1003 & echo $!; 
 
 
 @pytest.mark.parametrize("ends", ["shutdown", "terminate", "remove", "by itself"])
-@pytest.mark.parametrize("kind", ["executor", "groupless"])
-async def test_nobody_of_the_family_survives(kind: str, ends: str, request: pytest.FixtureRequest) -> None:
-    executor: ProcessExecutor = request.getfixturevalue(kind)
-    workload = shell(FAMILY if ends != "by itself" else FAMILY.replace("sleep 1004", "exit 3"), stop_grace_s=5)
+@pytest.mark.parametrize("kind", ["grouped", "groupless"])
+async def test_nobody_of_the_family_survives(kind: str, ends: str, executor: ProcessExecutor) -> None:
+    script = FAMILY if ends != "by itself" else FAMILY.replace("sleep 1004", "exit 3")
+    limits = Resources(memory_bytes=1 << 30) if kind == "grouped" else NO_RESOURCES
+    workload = shell(script, stop_grace_s=5, limits=limits)
     async with started(executor, workload) as (controller, _):
         pids = [int(text) for text in await printed(controller, 2)]
         if ends == "by itself":
@@ -263,8 +264,8 @@ async def test_nobody_of_the_family_survives(kind: str, ends: str, request: pyte
         assert not any(alive(pid) for pid in pids)
 
 
-async def test_stopped_process_is_killed_too(groupless: ProcessExecutor) -> None:
-    async with started(groupless, task("sleep", "1000", stop_grace_s=0.1)) as (controller, running):
+async def test_stopped_process_is_killed_too(executor: ProcessExecutor) -> None:
+    async with started(executor, task("sleep", "1000", stop_grace_s=0.1)) as (controller, running):
         os.kill(running.pid, signal.SIGSTOP)
         assert (await controller.shutdown()).code in (137, 143)
         assert not alive(running.pid)
