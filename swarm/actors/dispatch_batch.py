@@ -17,7 +17,7 @@ from swarm.model.objects import Node, NodeStatus, TaskStatus
 from swarm.model.reasons import Reason
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import NodeDescription
-from swarm.model.states import NodeState
+from swarm.model.states import NodeState, TaskState
 from swarm.runtime.errors import ErrorCode, SwarmError
 
 STATUSES_MAX = 2000
@@ -73,7 +73,7 @@ class Gathered:
     def add_status(self, task_id: TaskId, status: TaskStatus, reason: Reason | None = None) -> None:
         """A task's status; an earlier one that waits here is replaced unless it is further on."""
         waiting = self.statuses.get(task_id)
-        if waiting is None or waiting.status is None or waiting.status.state <= status.state:
+        if waiting is None or _state_of(waiting) <= status.state:
             self.statuses[task_id] = Advance(task_id, status=status, reason=reason)
 
     def add_node(self, node_id: NodeId, wish: NodeWish) -> None:
@@ -127,8 +127,10 @@ class Gathered:
     def fail(self, batch: Batch, error: SwarmError) -> None:
         """The batch was not applied, as far as is known: who waits is told and tries again, and so does this."""
         tell(batch.status_waiters, error)
-        for task_id, status in batch.statuses.items():
-            self.statuses.setdefault(task_id, status)
+        for task_id, lost in batch.statuses.items():
+            waiting = self.statuses.get(task_id)
+            if waiting is None or _state_of(waiting) < _state_of(lost):
+                self.statuses[task_id] = lost
         for node_id, wish in batch.nodes:
             waited_for = bool(wish.waiters)
             tell(wish.waiters, error)
@@ -140,6 +142,11 @@ class Gathered:
         if newer is not None:
             wish.take_over(newer)
         self.nodes[node_id] = wish
+
+
+def _state_of(advance: Advance) -> TaskState:
+    assert advance.status is not None, "only statuses are gathered"
+    return advance.status.state
 
 
 def fulfil(node: Node, wish: NodeWish, now: Instant) -> Node:
