@@ -12,6 +12,7 @@ from attrs import define, evolve
 from swarm.actors.bootstrap import Made, NodeSettings, certificate_problem, join, new_cluster, renew_expired
 from swarm.actors.context import DEFAULT_LISTEN, NodeConfig, NodeNet, NodePorts
 from swarm.ca.credentials import Credentials
+from swarm.model.states import Role
 from swarm.ports.state_dir import NodeFile, StateDir
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.wire.link import Link
@@ -70,7 +71,14 @@ async def identify(
     credentials = state.require_credentials()
     if certificate_problem(credentials, ports.clock) is not None:
         waiting("this node's certificate has expired; asking a manager to renew it")
-        credentials = await renew_expired(state, file.managers, dialler=dialler, clock=ports.clock, progress=waiting)
+        try:
+            credentials = await renew_expired(
+                state, file.managers, dialler=dialler, clock=ports.clock, progress=waiting
+            )
+        except SwarmError as error:
+            if error.code is not ErrorCode.UNAVAILABLE or file.role is not Role.MANAGER:
+                raise
+            waiting("no other manager renews this node's certificate; its own authority will once its store is open")
     return Made(file, credentials), False
 
 

@@ -67,6 +67,7 @@ class LocalActors(Protocol):
     me: Peer
 
     def local(self, to: str) -> Ref: ...
+    def own(self, name: str) -> Ref | None: ...
 
 
 @define(eq=False)
@@ -211,10 +212,13 @@ class Managers:
 
     # --- the authority -----------------------------------------------------------------------------------------------
     async def ask_authority(self, request: Request[R], *, anonymous: bool, timeout_s: float) -> R:
-        """Ask the authority of any manager that answers; `anonymous` dials without this node's certificate."""
+        """Ask the authority of any manager that answers; `anonymous` dials without this node's certificate.
+
+        A manager whose own certificate has expired asks its own authority, which helps it even without a leader.
+        """
         refusals: list[str] = []
         deadline = trio.current_time() + timeout_s
-        here = None if anonymous else self._here("ca")
+        here = self.router.own("ca") if anonymous else self._here("ca")
         if here is not None:
             try:
                 return await here.ask(request, timeout_s=timeout_s)

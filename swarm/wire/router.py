@@ -96,6 +96,10 @@ class Router:
         """
         return RoutedRef(self, to)
 
+    def own(self, name: str) -> LocalRef | None:
+        """The actor of this very node as its other actors reach it, None when it does not run now."""
+        return self._actors.get(name)
+
     def actor(self, declared: WireMessage) -> LocalRef:
         """The local actor of a message; UNAVAILABLE says what is missing."""
         actor = self._actors.get(declared.to)

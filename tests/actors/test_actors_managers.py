@@ -88,6 +88,9 @@ class FakeRouter:
     def local(self, to: str) -> Any:
         return self.refs.get(to, "here")
 
+    def own(self, name: str) -> Any:
+        return self.refs.get(name)
+
 
 class Drawn:
     """Entropy from a seed."""
@@ -234,3 +237,13 @@ async def test_a_manager_asks_its_own_authority_first() -> None:
         assert await managers.ask_authority(WhoAreYou(), anonymous=False, timeout_s=10) == "here"
         router.refs["ca"] = await authority(scope, "weak", SwarmError(ErrorCode.UNAVAILABLE, "no leader"))
         assert await managers.ask_authority(WhoAreYou(), anonymous=False, timeout_s=10) == "a"
+
+
+async def test_a_manager_whose_certificate_has_expired_asks_its_own_authority_directly() -> None:
+    managers, links, router = make("a")
+    router.me = Peer(PeerRole.MANAGER, "me")
+    async with open_scope("s") as scope:
+        links.authorities["a"] = await authority(scope, "a")
+        assert await managers.ask_authority(WhoAreYou(), anonymous=True, timeout_s=10) == "a"
+        router.refs["ca"] = await authority(scope, "own")
+        assert await managers.ask_authority(WhoAreYou(), anonymous=True, timeout_s=10) == "own"
