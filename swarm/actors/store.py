@@ -1,21 +1,19 @@
 """The actor `store`: the one copy of the cluster's state on a manager, applied from the log and from nowhere else.
 
-One idea: an entry is a number and bytes. On the manager that proposed it the groups behind the bytes are kept until the entry
-comes back committed, and are applied without decoding; everywhere else, and after a restart, they are decoded. Either way the
-same entry at the same index gives the same state. Many proposals are in flight at once; which of them are refused is found
-out when they are applied, identically on every manager.
-
-It never reads a clock, never decides what to propose, and answers a proposal only once it is applied here.
+An author's proposal becomes entries, the entries come back committed, and only then the store changes and the author is
+answered. Many proposals are in flight; which groups are refused shows when they are applied, identically on every member.
+Whatever takes long (a burst of entries, a large proposal, a snapshot) is done in slices between which the loop breathes, and
+each slice ends with watchers told of exactly what the view shows. It reads no clock and never decides what to propose.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections import deque
+from collections.abc import Sequence
 
 import trio
-from attrs import define, frozen
+from attrs import frozen
 
 from swarm.actors.raft_messages import (
     AppliedEntry,
@@ -29,11 +27,23 @@ from swarm.actors.raft_messages import (
     TakeSnapshot,
 )
 from swarm.actors.store_messages import Committed, ProposeChanges, ReadBarrier, WatchStore
-from swarm.model.change_codec import decode_groups, decode_objects, encode_groups, encode_objects
-from swarm.model.changes import Group, GroupResult, Kind
+from swarm.actors.store_proposals import (
+    ENTRY_BYTES_MAX,
+    ENTRY_CHANGES,
+    LIFE_BYTES,
+    NUMBER_BYTES,
+    Proposal,
+    Proposals,
+    Results,
+    TooLarge,
+)
+from swarm.actors.store_snapshots import chunks_of, tables_of
+from swarm.model.change_codec import decode_groups
+from swarm.model.changes import Group, Kind
 from swarm.model.events import Event
 from swarm.model.ids import Version
-from swarm.model.objects import Cluster, StoreObject
+from swarm.model.objects import StoreObject
+from swarm.model.plain import PlainError
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import RaftSettings
 from swarm.model.store import Store
@@ -48,58 +58,55 @@ from swarm.runtime.turn import Call, Later, StreamTurn, Turn
 
 log = logging.getLogger(__name__)
 
-PROPOSAL_BYTES_MAX = 1_572_864
-"""1.5 MiB: an entry must fit into the log's, the wire's and every follower's buffers many times over."""
-PROPOSALS_MAX = 8192
-"""Proposals in flight; whoever comes after them is told to come back."""
-NUMBER_BYTES = 16
-"""An entry's number: 8 random bytes of this actor's life, 8 that count."""
+ENTRIES_IN_FLIGHT_MAX = 8192
+"""Entries proposed here and not applied yet; authors beyond that are told to come back."""
 READ_TIMEOUT_S = 30.0
-SNAPSHOT_PIECE_OBJECTS = 500
-"""Objects encoded in one go, under a millisecond."""
-SNAPSHOT_CHUNK_BYTES = 65_536
-_LENGTH_BYTES = 4
-
-Results = tuple[GroupResult, ...]
-
-
-@define(eq=False)
-class _Proposal:
-    """What was proposed here and is not applied yet."""
-
-    groups: tuple[Group, ...]
-    later: Later[Results]
+"""For a read index: the askers' own timeouts are shorter."""
 
 
 @frozen
-class _ProposalFailed(Message):
-    """The Raft member would not, or may not have."""
+class _Failed(Message):
+    """An entry will not be committed, or nobody knows."""
 
     number: bytes
     error: SwarmError
 
 
 @frozen
+class _SendMore(Message):
+    """Make the next entry of a large proposal."""
+
+
+@frozen
 class _ReadIndexKnown(Message):
-    """What the reads that were asked for together have to wait for."""
+    """What the reads that were asked for together have to see applied."""
 
     index: int
     error: SwarmError | None
 
 
+class EntryUnreadable(Exception):
+    """A committed entry, or the snapshot, is of a kind that this version does not know; going on would diverge."""
+
+
 class StoreActor(Actor):
-    """Answers `actors/store_messages.py`; told by the Raft member what was committed."""
+    """Answers `actors/store_messages.py`; the Raft member tells it what was committed."""
 
     mailbox_capacity = 8192
     shutdown_s = 2.0
 
     def __init__(self, raft: LocalRef, entropy: Entropy) -> None:
         self._raft = raft
-        self._life = entropy.bytes(NUMBER_BYTES - 8)
-        self._count = 0
+        self._entropy = entropy
+        self._begin()
+
+    def _begin(self) -> None:
+        """Empty, as `AttachStore` promises."""
         self._store = Store()
         self._applied = 0
-        self._proposals: dict[bytes, _Proposal] = {}
+        self._proposals = Proposals(self._entropy.bytes(LIFE_BYTES))
+        self._unsent: deque[Proposal] = deque()
+        """Large proposals of which entries are still to be made; the head has sent at least one."""
         self._watchers: list[Sink[Committed]] = []
         self._reads_asked: list[Later[Snapshot]] = []
         """For the next read index."""
@@ -114,80 +121,118 @@ class StoreActor(Actor):
         return self._store
 
     async def started(self) -> None:
-        """Ask for everything: this store is empty."""
+        """Ask for everything: this store is empty, after a restart as well."""
+        self._begin()
         await self._raft.tell(AttachStore(self.ref))
 
     # --- proposing -------------------------------------------------------------------------------------------------
     @on(ProposeChanges)
-    def propose(self, request: ProposeChanges, turn: Turn[Results]) -> Results | None:
-        """Hand the encoded groups to the Raft member; answered when they come back."""
+    def propose(self, request: ProposeChanges, turn: Turn[Results]) -> Results:
+        """Into the log, in one entry or several; answered when all of it is applied here."""
         if not request.groups:
             return ()
-        data = encode_groups(request.groups)
-        if len(data) > PROPOSAL_BYTES_MAX:
-            raise SwarmError(
-                ErrorCode.INVALID,
-                f"a change of {len(data)} bytes is too large; one proposal holds {PROPOSAL_BYTES_MAX} at most",
-            )
-        if len(self._proposals) >= PROPOSALS_MAX:
+        if len(self._proposals) + len(self._unsent) >= ENTRIES_IN_FLIGHT_MAX:
             raise SwarmError(ErrorCode.UNAVAILABLE, "too many changes are under way; try again in a moment")
-        self._count += 1
-        number = self._life + self._count.to_bytes(8, "big")
-        self._proposals[number] = _Proposal(request.groups, turn.defer())
-        self._raft.deliver(
-            Propose(number + data, request.term),
-            caller=HERE,
-            deadline=INFINITY,
-            chain=NO_CHAIN,
-            on_done=lambda call: self._proposed(number, call),
-        )
-        return None
+        proposal = Proposal(request.groups, request.term, turn.defer())
+        self._send_entry(proposal)
+        if proposal.sent < len(proposal.groups):
+            self._unsent.append(proposal)
+            if len(self._unsent) == 1:
+                self._soon(_SendMore())
+        return ()
 
-    def _proposed(self, number: bytes, call: Call[int]) -> None:
-        """Runs in the Raft member's turn: only errors matter, success shows by the entry coming back."""
-        if call.error is not None and not self.ref.offer(_ProposalFailed(number, call.error)):
-            self.job(self.ref.tell, _ProposalFailed(number, call.error))
+    @on(_SendMore)
+    def send_more(self, _message: _SendMore, _turn: Turn[None]) -> None:
+        """One entry a turn."""
+        proposal = self._unsent[0]
+        if proposal.sent < len(proposal.groups) and not proposal.later.done:
+            self._send_entry(proposal)
+        if proposal.sent >= len(proposal.groups) or proposal.later.done:
+            self._unsent.popleft()
+        if self._unsent:
+            self._soon(_SendMore())
 
-    @on(_ProposalFailed)
-    def proposal_failed(self, message: _ProposalFailed, turn: Turn[None]) -> None:
-        """Tell the author; should the entry be committed after all, it is applied like anybody else's."""
-        proposal = self._proposals.pop(message.number, None)
-        if proposal is not None:
-            proposal.later.fail(message.error)
+    def _send_entry(self, proposal: Proposal) -> None:
+        try:
+            number, data = self._proposals.next_entry(proposal)
+        except TooLarge as error:
+            text = (
+                f"a change of {error.size_bytes} bytes is too large: one atomic change holds {ENTRY_BYTES_MAX} bytes "
+                "at the most. Split it, or take what is large (labels, environment, payloads) out of the spec"
+            )
+            proposal.failed(SwarmError(ErrorCode.INVALID, text))
+            return
+        try:
+            self._raft.deliver(
+                Propose(data, proposal.term),
+                caller=HERE,
+                deadline=INFINITY,
+                chain=NO_CHAIN,
+                on_done=lambda call: self._delivered(number, call),
+            )
+        except SwarmError as error:  # the member is gone
+            self._proposals.take(number)
+            proposal.failed(error)
+
+    def _delivered(self, number: bytes, call: Call[int]) -> None:
+        """Runs in the Raft member's turn and touches nothing. Success shows by the entry coming back."""
+        if call.error is not None:
+            self._soon(_Failed(number, call.error))
+
+    def _soon(self, message: Message) -> None:
+        if not self.ref.offer(message) and self.ref.unreached().code is ErrorCode.MAILBOX_FULL:
+            self.job(self.ref.tell, message)
+
+    @on(_Failed)
+    def failed(self, message: _Failed, _turn: Turn[None]) -> None:
+        """Tell the author. Should the entry come back after all, it is decoded and applied like anybody else's."""
+        found = self._proposals.take(message.number)
+        if found is not None:
+            found[0].failed(message.error)
 
     # --- applying --------------------------------------------------------------------------------------------------
     @on(ApplyEntries)
-    def apply(self, message: ApplyEntries, turn: Turn[None]) -> None:
-        """Apply committed entries in order, answer their authors, tell the watchers once."""
+    async def apply(self, message: ApplyEntries, _turn: Turn[None]) -> None:
+        """Apply committed entries in order; watchers are told slice by slice of what the view then shows."""
         events: list[Event] = []
-        for entry in message.entries:
+        last = len(message.entries) - 1
+        for place, entry in enumerate(message.entries):
             self._apply(entry, events)
-        self._applied = max(message.through, message.entries[-1].index if message.entries else 0)
-        self._answer_reads()
-        if events:
-            self._publish(events)
+            if len(events) >= ENTRY_CHANGES and place < last:
+                self._publish(events)
+                events = []
+                await trio.lowlevel.checkpoint()
+        self._applied = max(self._applied, message.through)
+        self._publish(events)
 
     def _apply(self, entry: AppliedEntry, events: list[Event]) -> None:
-        number = entry.data[:NUMBER_BYTES]
-        proposal = self._proposals.pop(number, None)
-        groups: Sequence[Group]
-        groups = proposal.groups if proposal is not None else decode_groups(entry.data[NUMBER_BYTES:])
+        found = self._proposals.take(entry.data[:NUMBER_BYTES])
+        groups = self._decoded(entry) if found is None else found[1]
         results, happened = self._store.apply(groups, Version(entry.index))
-        events.extend(happened)
-        if proposal is not None:
-            proposal.later.answer(tuple(results))
+        self._applied = entry.index
+        events += happened
+        if found is not None:
+            found[0].applied(results)
+
+    def _decoded(self, entry: AppliedEntry) -> Sequence[Group]:
+        try:
+            return decode_groups(entry.data[NUMBER_BYTES:])
+        except PlainError as error:
+            raise EntryUnreadable(
+                f"entry {entry.index} of the log cannot be applied: {error}. If a manager of a newer version wrote it, "
+                "this one has to be upgraded before it can go on"
+            ) from error
 
     @on(InstallSnapshot)
-    def install(self, message: InstallSnapshot, turn: Turn[None]) -> None:
-        """Replace everything; watchers begin anew, since no list of events leads from the old state to this one."""
-        self._store.restore(objects_of(message.chunks), Version(message.index))
+    async def install(self, message: InstallSnapshot, _turn: Turn[None]) -> None:
+        """Replace everything. Watchers begin anew: no list of events leads from the old state to this one."""
+        try:
+            tables = await tables_of(message.chunks)
+        except PlainError as error:
+            raise EntryUnreadable(f"the snapshot of index {message.index} cannot be read: {error}") from error
+        self._store.replace(tables, Version(message.index))
         self._applied = message.index
-        unknown = SwarmError(
-            ErrorCode.UNAVAILABLE, "a snapshot replaced the state; whether the change is in it is not known"
-        )
-        for proposal in self._proposals.values():
-            proposal.later.fail(unknown)
-        self._proposals.clear()
+        self._proposals.fail_all(_replaced)
         for sink in self._watchers:
             sink.fail(SwarmError(ErrorCode.OVERRUN, "the state was replaced by a snapshot; watch anew"))
         self._watchers.clear()
@@ -196,42 +241,48 @@ class StoreActor(Actor):
 
     # --- watching --------------------------------------------------------------------------------------------------
     @on(WatchStore)
-    def watch(self, request: WatchStore, turn: StreamTurn[Committed]) -> None:
+    def watch(self, _request: WatchStore, turn: StreamTurn[Committed]) -> None:
         """The state now, then every batch."""
-        turn.sink.offer(Committed(self._store, (), Version(self._applied)))
-        self._watchers.append(turn.sink)
+        sink = turn.sink
+        sink.offer(Committed(self._store, (), Version(self._applied)))
+        self._watchers.append(sink)
+        sink.on_close(lambda: self._watchers.remove(sink) if sink in self._watchers else None)
 
     def _publish(self, events: list[Event]) -> None:
+        """Whoever waits for an index gets it, watchers get the events, Raft its settings."""
+        self._answer_reads()
+        if not events:
+            return
         if any(event.kind is Kind.CLUSTER for event in events):
             self._tell_compaction()
         committed = Committed(self._store, tuple(events), Version(self._applied))
-        keep: list[Sink[Committed]] = []
-        for sink in self._watchers:
-            if sink.offer(committed):
-                keep.append(sink)
-            elif not sink.closed:
-                sink.fail(SwarmError(ErrorCode.OVERRUN, "this watcher is too slow for what is committed; watch anew"))
-        self._watchers = keep
+        slow = [sink for sink in self._watchers if not sink.offer(committed)]
+        for sink in slow:
+            self._watchers.remove(sink)
+            sink.fail(SwarmError(ErrorCode.OVERRUN, "this watcher is too slow for what is committed; watch anew"))
 
     def _tell_compaction(self) -> None:
-        cluster: Cluster | None = self._store.cluster
-        if cluster is None or cluster.settings.raft == self._compaction:
-            return
-        self._compaction = cluster.settings.raft
-        self._raft.offer(SetCompaction(self._compaction.snapshot_interval, self._compaction.kept_entries))
+        cluster = self._store.cluster
+        if cluster is not None and cluster.settings.raft != self._compaction:
+            self._compaction = cluster.settings.raft
+            self._tell_raft(SetCompaction(self._compaction.snapshot_interval, self._compaction.kept_entries))
+
+    def _tell_raft(self, message: Message) -> None:
+        if not self._raft.offer(message):
+            self.job(self._raft.tell, message)
 
     # --- reading ---------------------------------------------------------------------------------------------------
     @on(ReadBarrier)
-    def read_barrier(self, request: ReadBarrier, turn: Turn[Snapshot]) -> None:
-        """Reads that come while a read index is being asked for share the next one."""
+    def read(self, _request: ReadBarrier, turn: Turn[Snapshot]) -> Snapshot:
+        """Reads that come while an index is being asked for share the next one."""
         self._reads_asked.append(turn.defer())
         self._ask_read_index()
+        return self._store
 
     def _ask_read_index(self) -> None:
-        if self._reads_asking or not self._reads_asked:
-            return
-        self._reads_asking, self._reads_asked = self._reads_asked, []
-        self.job(self._read_index, name="read-index")
+        if not self._reads_asking and self._reads_asked:
+            self._reads_asking, self._reads_asked = self._reads_asked, []
+            self.job(self._read_index, name="read index")
 
     async def _read_index(self) -> None:
         index, problem = 0, None
@@ -242,16 +293,15 @@ class StoreActor(Actor):
         await self.ref.tell(_ReadIndexKnown(index, problem))
 
     @on(_ReadIndexKnown)
-    def read_index_known(self, message: _ReadIndexKnown, turn: Turn[None]) -> None:
-        """Answer at once what is applied already."""
+    def read_index_known(self, message: _ReadIndexKnown, _turn: Turn[None]) -> None:
+        """Answer those at once for whom enough is applied."""
         asking, self._reads_asking = self._reads_asking, []
         for later in asking:
             if message.error is not None:
                 later.fail(message.error)
-            elif self._applied >= message.index:
-                later.answer(self._store)
             else:
                 self._reads_waiting.append((message.index, later))
+        self._answer_reads()
         self._ask_read_index()
 
     def _answer_reads(self) -> None:
@@ -261,34 +311,21 @@ class StoreActor(Actor):
         for index, later in waiting:
             if self._applied >= index:
                 later.answer(self._store)
-            else:
+            elif not later.done:
                 self._reads_waiting.append((index, later))
 
     # --- snapshots -------------------------------------------------------------------------------------------------
     @on(TakeSnapshot)
-    def take_snapshot(self, request: TakeSnapshot, turn: Turn[SnapshotTaken]) -> None:
-        """The objects of this moment, which never change, encoded piece by piece while the store moves on."""
+    def take_snapshot(self, _request: TakeSnapshot, turn: Turn[SnapshotTaken]) -> None:
+        """The objects of this moment never change: they are encoded piece by piece while the store moves on."""
         self.answer_in_job(turn, self._encode, self._store.dump(), self._applied, name="snapshot")
 
     async def _encode(self, objects: list[StoreObject], index: int) -> SnapshotTaken:
-        pieces: list[bytes] = []
-        for start in range(0, len(objects), SNAPSHOT_PIECE_OBJECTS):
-            piece = encode_objects(objects[start : start + SNAPSHOT_PIECE_OBJECTS])
-            pieces.append(len(piece).to_bytes(_LENGTH_BYTES, "big") + piece)
-            await trio.lowlevel.checkpoint()
-        data = b"".join(pieces)
-        chunks = tuple(
-            data[start : start + SNAPSHOT_CHUNK_BYTES] for start in range(0, len(data), SNAPSHOT_CHUNK_BYTES)
-        )
-        return SnapshotTaken(index, chunks)
+        return SnapshotTaken(index, await chunks_of(objects))
 
 
-def objects_of(chunks: Sequence[bytes]) -> Iterator[StoreObject]:
-    """The objects that a snapshot's chunks hold, in order."""
-    data = memoryview(b"".join(chunks))
-    at = 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
-        at += _LENGTH_BYTES
-        yield from decode_objects(cast(bytes, data[at : at + size]))
-        at += size
+def _replaced() -> SwarmError:
+    return SwarmError(
+        ErrorCode.UNAVAILABLE,
+        "a snapshot replaced the state before the change was applied here; look whether it is in it before repeating it",
+    )

@@ -99,10 +99,6 @@ class Store(Tables):
         """Replace all content by a dump made at `index`; the events say how it differs from what was here."""
         tables = Tables()
         tables.load(objects)
-        return self.adopt(tables, index)
-
-    def adopt(self, tables: Tables, index: Version) -> list[Event]:
-        """The end of a restore whose `tables` were loaded piece by piece; the caller gives them up."""
         before = {(kind_of(it), it.id): it for it in self._rows()}
         events: list[Event] = []
         for after in tables._rows():
@@ -111,10 +107,14 @@ class Store(Tables):
             if old != after:
                 events.append(Event(kind, old, after))
         gone = [Event(kind, old, None) for (kind, _), old in before.items()]
+        self.replace(tables, index)
+        return [*reversed(gone), *events]
+
+    def replace(self, tables: Tables, index: Version) -> None:
+        """The end of a restore whose `tables` were loaded piece by piece: they become this store's own."""
         for name in Tables.__slots__:
             setattr(self, name, getattr(tables, name))
         self._version = index
-        return [*reversed(gone), *events]
 
     # --- alone in a group: the fast way ----------------------------------------------------------------------------
     def _assign(self, change: Assign, index: Version, events: list[Event]) -> GroupResult:

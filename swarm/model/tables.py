@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from swarm.model.changes import Kind
+from swarm.model.construct import copier_of
 from swarm.model.ids import NodeId, RevisionNumber, ServiceId, Slot, TaskId, Version
 from swarm.model.idset import EMPTY, IdSet, PrefixIndex, each, with_id, without_id
 from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task
@@ -17,6 +18,8 @@ from swarm.model.resources import NodeUsage
 from swarm.model.specs import ServiceSpec
 from swarm.model.states import TaskState
 from swarm.model.usage import NO_USAGE, NodeTasks, RevisionUse
+
+_with_ids = copier_of(Task, "service_id", "node_id")
 
 # Plain ints: an enum member is looked up through its class each time (40 ns), and these comparisons run once a change.
 PENDING = int(TaskState.PENDING)
@@ -373,11 +376,16 @@ class Tables:
         return rows
 
     def load(self, objects: Iterable[StoreObject]) -> None:
-        """Insert objects in the order of a dump, their versions as they are; for tables that are being restored."""
+        """Insert objects in the order of a dump, their versions as they are; for tables that are being restored.
+
+        Tasks share the strings of their service's and node's ids afterwards, wherever they were read from.
+        """
         for it in objects:
             match it:
                 case Task():
-                    self._put_task(None, it)
+                    node = self._nodes.get(it.node_id)
+                    lineage = self._lineages[it.service_id]
+                    self._put_task(None, _with_ids(it, lineage.id, it.node_id if node is None else node.id))
                 case Revision():
                     self._put_revision(None, it)
                 case Service():

@@ -20,8 +20,9 @@ from swarm.actors.raft_messages import (
     SetCompaction,
     TakeSnapshot,
 )
-from swarm.actors.store import PROPOSAL_BYTES_MAX, StoreActor
+from swarm.actors.store import StoreActor
 from swarm.actors.store_messages import Committed, ProposeChanges, ReadBarrier, WatchStore
+from swarm.actors.store_proposals import ENTRY_BYTES_MAX
 from swarm.model.changes import Create, Group, RefusalCode, Update
 from swarm.model.ids import ClusterId, NodeId
 from swarm.model.objects import Cluster, Node
@@ -193,7 +194,7 @@ async def test_a_refused_proposal_and_a_lost_leadership_reach_the_author_and_lea
 
 async def test_a_change_that_no_entry_can_hold_is_refused(autojump_clock: object) -> None:
     async with started(FakeRaft()) as (store, _, _):
-        huge = node("a", spec=NodeSpec(labels={"x": "y" * PROPOSAL_BYTES_MAX}))
+        huge = node("a", spec=NodeSpec(labels={"x": "y" * ENTRY_BYTES_MAX}))
         with pytest.raises(SwarmError) as error:
             await propose(store, (Create(huge),))
         assert error.value.code is ErrorCode.INVALID
