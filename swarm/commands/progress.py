@@ -21,6 +21,8 @@ from swarm.wire.messages.control import DrainProgress, ServiceProgress, WatchDra
 
 T = TypeVar("T")
 
+HOLD_S = 1.0
+"""A service has converged when all that is wanted has run for this long: programs that cannot start end within it."""
 RESUBSCRIBE_MAX = 10
 """How often a broken progress stream is opened again (a leader change ends it) before giving up."""
 RESUBSCRIBE_PAUSE_S = 0.5
@@ -64,7 +66,7 @@ def wait_for_service(context: Context, service: Service, wait: Wait, removal: bo
     display = Display(wait.quiet)
     last: ServiceProgress | None = None
     try:
-        for last in _items(context, WatchService(service.id), wait):
+        for last in _items(context, WatchService(service.id, hold_s=0.0 if removal else HOLD_S), wait):
             display.show(_service_line(name, last, removal))
             if last.removed:
                 break

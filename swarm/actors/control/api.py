@@ -170,7 +170,7 @@ class ControlApi(Actor):
     @on(api.WatchService)
     def watch_service(self, request: api.WatchService, turn: StreamTurn[api.ServiceProgress]) -> None:
         """Progress of a service."""
-        self.job(follow_service, self._store, request.id, self._clock, turn.sink, name="watch-service")
+        self.job(follow_service, self._store, request, self._clock, turn.sink, name="watch-service")
 
     # --- tasks -----------------------------------------------------------------------------------------------------
     @on(api.ListTasks)

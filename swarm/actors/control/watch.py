@@ -7,30 +7,33 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import trio
+from attrs import evolve
 
 from swarm.actors.control.views import drain_progress, service_progress
 from swarm.actors.store_messages import Committed, ReadBarrier, WatchStore
 from swarm.model.changes import Kind
 from swarm.model.events import Event
-from swarm.model.ids import NodeId, ServiceId
+from swarm.model.ids import NodeId
 from swarm.model.objects import Node, Revision, Service, Task
 from swarm.model.snapshot import Snapshot
 from swarm.ports.clock import Clock
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.ref import Inlet, Ref, Sink
-from swarm.wire.messages.control import DrainProgress, ServiceProgress
+from swarm.wire.messages.control import DrainProgress, ServiceProgress, WatchService
 
 T = TypeVar("T")
 
 WATCH_WINDOW = 256
 """Batches that a watcher may be behind before it is told to start anew."""
 READ_TIMEOUT_S = 20.0
-RECHECK_S = 0.5
+RECHECK_S = 0.25
 """Facts that change with time alone (an update's monitor period) are looked at this often."""
 
 
-async def follow_service(store: Ref, id: ServiceId, clock: Clock, sink: Sink[ServiceProgress]) -> None:
+async def follow_service(store: Ref, request: WatchService, clock: Clock, sink: Sink[ServiceProgress]) -> None:
     """Send a service's progress whenever it changes, until it is gone with all of its tasks."""
+    id = request.id
+    hold = Hold(request.hold_s)
 
     def touches(event: Event) -> bool:
         found = event.object
@@ -44,9 +47,28 @@ async def follow_service(store: Ref, id: ServiceId, clock: Clock, sink: Sink[Ser
         return False
 
     def look(view: Snapshot) -> ServiceProgress:
-        return service_progress(view, id, clock.now())
+        return hold.judge(service_progress(view, id, clock.now()), clock.monotonic())
 
     await _follow(store, sink, touches, look, last=lambda progress: progress.removed)
+
+
+class Hold:
+    """Believes in convergence only when it lasts."""
+
+    def __init__(self, hold_s: float) -> None:
+        self._hold_s = hold_s
+        self._since: float | None = None
+
+    def judge(self, progress: ServiceProgress, now_s: float) -> ServiceProgress:
+        """The progress as it is told; `now_s` only moves forward."""
+        if not progress.converged:
+            self._since = None
+            return progress
+        if self._since is None:
+            self._since = now_s
+        if now_s - self._since >= self._hold_s:
+            return progress
+        return evolve(progress, converged=False, text="all run; making sure that they stay")
 
 
 async def follow_drain(store: Ref, id: NodeId, sink: Sink[DrainProgress]) -> None:

@@ -172,9 +172,14 @@ class ServiceProgress:
 @wire_message("control.service.progress", to="control", at=At.LEADER, roles=OPERATORS)
 @frozen
 class WatchService(Subscribe[ServiceProgress]):
-    """Progress at once, then at each change, until the caller ends it. Takes the id, so that removal can be watched."""
+    """Progress at once, then at each change, until the caller ends it. Takes the id, so that removal can be watched.
+
+    With `hold_s` a service counts as converged only when it has been so for that long: tasks that end right after their
+    start are no success.
+    """
 
     id: ServiceId
+    hold_s: float = 0.0
 
 
 # --- tasks ---------------------------------------------------------------------------------------------------------
