@@ -31,7 +31,7 @@ from swarm.model.events import Event
 from swarm.model.ids import NO_NODE, NodeId, RevisionNumber, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task, revision_key
 from swarm.model.states import TaskState
-from swarm.model.tables import Tables
+from swarm.model.tables import PENDING, RUNNING, Tables
 
 T = TypeVar("T", bound=StoreObject)
 Transition: TypeAlias = "tuple[Kind, StoreObject | None, StoreObject | None]"
@@ -124,7 +124,10 @@ class Store(Tables):
         if refusal is not None or before is None or node is None:
             return refusal
         after = _assigned(before, change, node.id, index)
-        self._put_task(before, after)
+        if before.status.state <= PENDING < after.status.state <= RUNNING:
+            self._put_assigned(before, after)
+        else:
+            self._put_task(before, after)
         events.append(_new_event(_TASK, before, after))
         return None
 

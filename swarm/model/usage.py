@@ -23,7 +23,7 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 class RevisionUse:
     """A stored revision, what each of its tasks reserves, and how many task records name it."""
 
-    __slots__ = ("host_ports", "memory_bytes", "nano_cpus", "revision", "tasks")
+    __slots__ = ("host_ports", "memory_bytes", "nano_cpus", "reserves", "revision", "tasks")
 
     def __init__(self, revision: Revision) -> None:
         reserved = revision.spec.task.resources.reservations
@@ -35,6 +35,7 @@ class RevisionUse:
             for port in revision.spec.ports
             if port.mode is PublishMode.HOST and port.published
         )
+        self.reserves = bool(self.nano_cpus or self.memory_bytes or self.host_ports)
         self.tasks = 0
 
 

@@ -43,6 +43,10 @@ class Filter(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
+# Looking up an enum member takes longer than the comparison, and these are asked of every node.
+_READY = NodeState.READY
+_ACTIVE = Availability.ACTIVE
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _SUMMARIES: Mapping[Filter, str] = {
@@ -60,12 +64,12 @@ _SUMMARIES: Mapping[Filter, str] = {
 # --- the questions -------------------------------------------------------------------------------------------------
 def is_ready(node: Node) -> bool:
     """Whether the node takes new tasks at all."""
-    return node.status.state is NodeState.READY and node.spec.availability is Availability.ACTIVE
+    return node.status.state is _READY and node.spec.availability is _ACTIVE
 
 
 def fixed_failure(need: Need, node: Node) -> Filter | None:
     """The first filter that the node fails whatever its tasks hold; None when it fails none of these."""
-    if not is_ready(node):
+    if node.status.state is not _READY or node.spec.availability is not _ACTIVE:
         return Filter.READY
     if need.unreadable or not need.matcher.matches(node):
         return Filter.CONSTRAINTS

@@ -80,9 +80,7 @@ class Fleet:
     def _read(self, id: NodeId, view: Snapshot) -> None:
         node, room = view.node(id), self._by_id.get(id)
         if room is not None:
-            self.ready_count -= is_ready(room.node)
-            for index in self._indexes.values():
-                index.remove(room)
+            self._leave(room)
         if node is None:
             if room is not None:
                 del self._by_id[id]
@@ -94,10 +92,19 @@ class Fleet:
             self.rooms.append(room)
         else:
             room.load(node, view.usage(id))
-        self.ready_count += is_ready(node)
-        for index in self._indexes.values():
-            index.add(room)
+        if is_ready(node):
+            self.ready_count += 1
+        if self._indexes:
+            for index in self._indexes.values():
+                index.add(room)
         self.log.append(room.index)
+
+    def _leave(self, room: Room) -> None:
+        """Take back what was counted of the node as it was."""
+        if is_ready(room.node):
+            self.ready_count -= 1
+        for index in self._indexes.values():
+            index.remove(room)
 
     def domain(self, need: Need) -> list[int] | None:
         """The only nodes that can meet the constraints, by index in order, found without looking at the others.

@@ -95,9 +95,7 @@ class SchedulerMemory:
         for _ in range(min(tasks_max, len(self.to_load))):
             task = view.task(self.to_load.pop())
             if task is not None and task.status.state <= _PENDING:
-                key = self.add(task)
-                if key in self.groups:
-                    self.queue[key] = None
+                self.enqueue(self.add(task))
         return not self.to_load
 
     @property
@@ -117,12 +115,13 @@ class SchedulerMemory:
             self.preassigned[task.id] = None
             return task.id
         key = revision_key(task.service_id, task.revision)
-        if key in self.groups:
-            group = self.group(key, task.service_id, task.revision)
+        found = self.groups.get(key)
+        if found is None:
+            self.groups[key] = task.id
+        else:
+            group = found if isinstance(found, Group) else self.group(key, task.service_id, task.revision)
             group.tasks[task.id] = None
             group.told = False
-        else:
-            self.groups[key] = task.id
         return key
 
     def group(self, key: str, service_id: ServiceId, revision: RevisionNumber) -> Group:
@@ -133,6 +132,11 @@ class SchedulerMemory:
         group = self.groups[key] = Group(service_id, revision)
         group.tasks[found] = None
         return group
+
+    def enqueue(self, key: str) -> None:
+        """Plan the group, if it is one that waits."""
+        if key in self.groups:
+            self.queue[key] = None
 
     def drop(self, task: Task) -> None:
         """The task does not wait any more."""
@@ -253,8 +257,8 @@ class SchedulerMemory:
                 self.settled.add(id)
                 continue
             self.fleet.touch(node_id)
-            if task is not None and task.status.state <= _PENDING and (key := self.add(task)) in self.groups:
-                self.queue[key] = None
+            if task is not None and task.status.state <= _PENDING:
+                self.enqueue(self.add(task))
         self.in_flight.clear()
 
     # --- needs and pools -------------------------------------------------------------------------------------------

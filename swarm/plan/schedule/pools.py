@@ -59,6 +59,7 @@ class Pool:
         """Counts what was read from the log: whoever keeps something computed from the pool compares it."""
         self._leaf_of: dict[int, Leaf] = {}
         self._spreads = bool(demand.need.preferences)
+        self._can_fill = demand.can_fill
         self._cursor = 0
         self._todo: Iterator[int] = iter(())
         self._building = False
@@ -123,32 +124,31 @@ class Pool:
 
     def _judge(self, index: int, view: Snapshot, building: bool = False) -> None:
         """Filter one node, and put it in, take it out, or lower its entry."""
-        room = self.fleet.rooms[index]
-        self.rejected.pop(index, None)
+        room, group = self.fleet.rooms[index], self.group
+        if not building:
+            self.rejected.pop(index, None)
         if room is None:
             self._take_out(index)
             return
-        count = 0
-        if self.group is not None:
-            self.group.read(room, view)
-            count = self.group.counts.get(index, 0)
-        failed = fixed_failure(self.demand.need, room.node) or room_failure(self.demand, room, count)
+        count = 0 if group is None else group.read(room, view)
+        failed = fixed_failure(self.demand.need, room.node)
+        if failed is None and self._can_fill:
+            failed = room_failure(self.demand, room, count)
         if failed is not None:
             self.reject(index, failed)
             return
-        leaf = self._leaf(index, room)
-        rank = self.rank(room)
+        leaf = self._leaf(index, room) if self._spreads else self.leaves[()]
+        rank = room.key if group is None else key_for(group.standing(index), room.key)
+        if building:
+            leaf.stored[index] = rank
+            leaf.heap.append(rank)
+            return
         before = leaf.stored.get(index)
         if before is None or rank < before:
             leaf.stored[index] = rank
-            if building:
-                leaf.heap.append(rank)
-            else:
-                heappush(leaf.heap, rank)
+            heappush(leaf.heap, rank)
 
     def _leaf(self, index: int, room: Room) -> Leaf:
-        if not self._spreads:
-            return self.leaves[()]
         path = path_of(self.demand.need.preferences, room.node)
         leaf = self.leaves.get(path)
         if leaf is None:
@@ -170,13 +170,6 @@ class Pool:
         self._take_out(index)
         self.rejected[index] = failed
 
-    # --- ranks -----------------------------------------------------------------------------------------------------
-    def rank(self, room: Room) -> int:
-        """The node's present rank in this pool."""
-        if self.group is None:
-            return room.key
-        return key_for(self.group.standing(room.index), room.key)
-
 
 class GroupStanding:
     """How one group sees the nodes: active tasks of its service, and where its tasks keep failing."""
@@ -194,13 +187,14 @@ class GroupStanding:
         """The part of a rank that comes first."""
         return standing(self.faults.get(index, 0), self.counts.get(index, 0))
 
-    def read(self, room: Room, view: Snapshot) -> None:
-        """Take the node's count as the store has it."""
+    def read(self, room: Room, view: Snapshot) -> int:
+        """Take the node's count as the store has it, and give it."""
         count = view.usage(room.node.id).active_by_service.get(self.service_id, 0)
         if count:
             self.counts[room.index] = count
-        else:
-            self.counts.pop(room.index, None)
+        elif room.index in self.counts:
+            del self.counts[room.index]
+        return count
 
     def set_faults(self, faults: dict[NodeId, int], fleet: Fleet) -> None:
         """Take the faulty nodes of the group."""

@@ -16,6 +16,8 @@ from swarm.plan.schedule.need import Need
 from swarm.plan.schedule.rank import ONE_ACTIVE, load_key, share_of
 
 _NO_PORTS: frozenset[HostPort] = frozenset()
+_NO_GENERIC: generic.Free = {}
+"""Shared by all nodes without any: nothing is ever claimed from it."""
 
 
 class Room:
@@ -30,16 +32,21 @@ class Room:
     def load(self, node: Node, usage: NodeUsage) -> None:
         """Take the node's state as the store has it, dropping every claim."""
         present = node.description.resources
+        cpus_used, memory_used, held = usage.nano_cpus, usage.memory_bytes, usage.host_ports
         self.node = node
         self.active = usage.active_tasks
-        self.nano_cpus = present.nano_cpus - usage.nano_cpus
-        self.memory_bytes = present.memory_bytes - usage.memory_bytes
+        self.nano_cpus = present.nano_cpus - cpus_used
+        self.memory_bytes = present.memory_bytes - memory_used
         self.generic: generic.Free = (
-            generic.free(present.generic, usage.generic_amounts, usage.generic_items) if present.generic else {}
+            generic.free(present.generic, usage.generic_amounts, usage.generic_items)
+            if present.generic
+            else _NO_GENERIC
         )
-        held = usage.host_ports
         self.ports: Collection[HostPort] = frozenset(held) if held else _NO_PORTS
-        self.key = self._load_key()
+        if cpus_used or memory_used:
+            self.key = self._load_key()
+        else:
+            self.key = load_key(self.index, self.active, 0)
 
     def claim(self, need: Need, ports: tuple[HostPort, ...]) -> tuple[GenericResource, ...]:
         """Take a task's share out; gives the generic resources that it got."""
