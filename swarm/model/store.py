@@ -120,10 +120,12 @@ class Store(Tables):
     def _assign(self, change: Assign, index: Version, events: list[Event]) -> GroupResult:
         before = self._tasks.get(change.task_id)
         node = self._nodes.get(change.node_id)
-        refusal = _judge_assign(change, before, node)
-        if refusal is not None or before is None or node is None:
-            return refusal
-        after = _assigned(before, change, node.id, index)
+        if before is None or node is None or before.version != change.version or before.node_id:
+            refusal = _judge_assign(change, before, node)
+            if refusal is not None or before is None or node is None:
+                return refusal
+        reason = change.reason if change.reason is not None else before.reason
+        after = _with_assignment(before, node.id, change.status, change.generic, reason, index)
         if before.status.state <= PENDING < after.status.state <= RUNNING:
             self._put_assigned(before, after)
         else:

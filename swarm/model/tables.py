@@ -39,8 +39,11 @@ class Lineage:
         self.tasks = 0
 
     def use(self, number: RevisionNumber) -> RevisionUse | None:
-        """The revision's entry; the newest are asked for most."""
-        for entry in reversed(self.revisions):
+        """The revision's entry; the newest is asked for most."""
+        revisions = self.revisions
+        if revisions and revisions[-1].revision.number == number:
+            return revisions[-1]
+        for entry in reversed(revisions):
             if entry.revision.number == number:
                 return entry
         return None
@@ -167,7 +170,8 @@ class Tables:
 
     def spec_of(self, task: Task) -> ServiceSpec | None:
         """The spec that the task was made from; it is there as long as the task is."""
-        use = self._use(task.service_id, task.revision)
+        lineage = self._lineages.get(task.service_id)
+        use = None if lineage is None else lineage.use(task.revision)
         return None if use is None else use.revision.spec
 
     def service_named(self, name: str) -> Service | None:
@@ -302,11 +306,8 @@ class Tables:
         """What `_put_task` does, for a pending task that is placed on a node: 300,000 a second, in fewer steps."""
         id, node_id = after.id, after.node_id
         lineage = self._lineages[after.service_id]
-        use = lineage.revisions[-1]
-        if use.revision.number != after.revision:
-            found = lineage.use(after.revision)
-            assert found is not None, "a revision that a task names is kept"
-            use = found
+        use = lineage.use(after.revision)
+        assert use is not None, "a revision that a task names is kept"
         holder = self._holders.get(node_id)
         if holder is None:
             holder = self._holders[node_id] = NodeTasks()

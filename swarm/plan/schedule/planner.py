@@ -35,8 +35,8 @@ PLACEMENTS_A_PLAN = 1000
 """Changes that one plan makes at the most: about 5 ms of deciding, and as much again to apply them."""
 NODES_A_PLAN = 4000
 """Nodes that one plan reads or filters at the most: about 8 ms."""
-TASKS_A_PLAN = 10_000
-"""Pending tasks that a plan of a new leader takes in at the most: about 8 ms."""
+TASKS_A_PLAN = 5_000
+"""Pending tasks that a plan of a new leader takes in at the most: about 4 ms."""
 TELL_AGAIN_S = 1.0
 """How often the explanation of a group that stays blocked is written anew at the most."""
 SHARED_TASKS_MAX = 4096

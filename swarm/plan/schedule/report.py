@@ -12,6 +12,8 @@ from swarm.plan.schedule.preferences import Path, path_of
 from swarm.plan.schedule.room import Room
 from swarm.plan.schedule.words import counted, nodes_in_words
 
+_NO_PATH: Path = ()
+
 
 class Words:
     """Reasons for placements from one pool; nodes that were chosen alike share one object."""
@@ -23,7 +25,7 @@ class Words:
 
     def placed(self, room: Room, replicas: int, active: int) -> Reason:
         """Why this node, which had so many tasks of the service and in all before."""
-        path = path_of(self._preferences, room.node) if self._preferences else ()
+        path = path_of(self._preferences, room.node) if self._preferences else _NO_PATH
         key = (replicas, active, path)
         reason = self._reasons.get(key)
         if reason is None:
