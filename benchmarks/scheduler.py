@@ -23,6 +23,7 @@ from time import perf_counter, process_time
 
 from attrs import frozen
 
+from swarm.actors.daemon import GC_THRESHOLD
 from swarm.model.changes import Create
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, Slot, TaskId, Version, id_from_bytes
 from swarm.model.objects import Node, NodeStatus, Revision, Service, Task, TaskStatus
@@ -206,10 +207,10 @@ def one_more(store: Store, index: Version, rounds: int) -> float:
 
 
 def quiet_collector() -> None:
-    """The collector's settings as the shipped manager has them."""
+    """The collector as the daemon sets it, with the state that a manager starts with frozen."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 50, 1000)
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
 
 
 def run(shape: Shape) -> None:
