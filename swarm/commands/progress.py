@@ -131,6 +131,8 @@ def _items(context: Context, request: Subscribe[T], wait: Wait) -> Iterator[T]:
             yield from context.stream(request, timeout_s=deadline())
             return
         except SwarmError as error:
+            if error.code is ErrorCode.TIMEOUT:
+                raise TimeoutError from None
             if error.code not in _AGAIN or attempt == RESUBSCRIBE_MAX - 1:
                 fail(error)
             output.note(f"note: {error.text}; asking again")

@@ -204,7 +204,7 @@ def test_wrong_foreign_and_rotated_tokens_are_refused_and_nothing_is_left_behind
 
 def test_a_state_directory_in_use_damaged_or_foreign_is_refused(shared: LocalCluster, tmp_path: Path) -> None:
     busy = shared.attempt("up", "--state-dir", str(shared.directory / "m"), "--detach")
-    assert busy.returncode == 1 and "running node" in busy.stderr
+    assert busy.returncode == 1 and "already runs" in busy.stderr
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("miaow")
     foreign = shared.attempt("up", "--state-dir", str(tmp_path / "photos"), "--detach")
