@@ -7,7 +7,7 @@ its owner moves. A rehearsal that finds no rest is a bug in a planner, and ends 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -42,6 +42,8 @@ class Rehearsal:
     def __init__(self, store: Store, planners: Sequence[Planner[Any]], now: Instant, ids: Ids) -> None:
         self.store = store
         self.now = now
+        self.listener: Callable[[Sequence[Event]], None] | None = None
+        """Told the events of every commit, once it is applied."""
         self._ids = ids
         self._seats = [_Seat(planner) for planner in planners]
         self.new_leader()
@@ -59,6 +61,8 @@ class Rehearsal:
         for seat in self._seats:
             for event in events:
                 seat.keys.update(dict.fromkeys(seat.planner.dirty(event, seat.memory)))
+        if self.listener is not None:
+            self.listener(events)
         return results, events
 
     def plan_once(self) -> bool:
