@@ -89,6 +89,8 @@ class ControlLoop(Actor, Generic[M]):
         self._term = term
         self._view: Snapshot | None = None
         self._memory: M
+        self._memory_before: M
+        """What the memory was before the last plan: an unknown outcome goes back to it."""
         self._dirty: dict[str, None] = {}
         """An ordered set: first touched, first planned."""
         self._proposing = False
@@ -147,6 +149,9 @@ class ControlLoop(Actor, Generic[M]):
     def answered(self, message: _Answered, turn: Turn[None]) -> None:
         """Plan refused groups' keys again: at once, or later when that did not help."""
         self._proposing = False
+        if message.results is None:
+            # What the planner remembers since may rest on changes that were never made.
+            self._memory = self._memory_before
         refused = message.results is None or any(result is not None for result in message.results)
         if not refused:
             self._refusals = 0
@@ -177,7 +182,7 @@ class ControlLoop(Actor, Generic[M]):
             return
         keys = self._take(self._planner.slice_keys)
         plan = self._planner.plan(self._view, keys, self._memory, self._clock.now(), self._ids)
-        self._memory = plan.memory
+        self._memory_before, self._memory = self._memory, plan.memory
         for key in keys:
             self._wakes.pop(key, None)
         for key, at in plan.wake.items():

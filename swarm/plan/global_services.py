@@ -9,8 +9,6 @@ ended by itself for good is not.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from swarm.model.changes import Change
 from swarm.model.ids import NodeId
 from swarm.model.objects import NEVER, Node, Service, Task
@@ -20,23 +18,23 @@ from swarm.model.states import TaskState
 from swarm.plan.context import Draft, ServiceContext, because
 from swarm.plan.eligible import Standing, concerns, eviction, standing_of
 from swarm.plan.keys import ALL, part_key
-from swarm.plan.orchestrator import Look, Memory, Orchestrator, forget
+from swarm.plan.orchestrator import Look, Memory, Orchestrator, Request, forget
 from swarm.plan.repair import hold_back, repair
 from swarm.plan.restart import end_text
+from swarm.plan.rollout import Need as SlotNeed
 from swarm.plan.rollout import (
     Way,
     Work,
     apply_repair,
     continue_rolling,
-    is_settled,
     may_be_updated,
-    only_waits,
+    need_of_slot,
     roll_whole,
     wake_when_overdue,
 )
 from swarm.plan.schedule.need import Need, need_of
 from swarm.plan.slots import Slot, finished_task, slot_of, stop
-from swarm.plan.update import is_under_way
+from swarm.plan.update import is_under_way, ran_at
 
 
 class GlobalPlanner(Orchestrator):
@@ -75,11 +73,9 @@ class GlobalPlanner(Orchestrator):
         apply_repair(draft, slot, repair(ctx, slot, may_move=False))
         return Look.DONE
 
-    def plan_service(
-        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
-    ) -> Memory:
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
         """Every node, and every node that is gone but still has tasks."""
-        going_on = None if full else continue_rolling(draft, ctx, memory, _WAY, parts)
+        going_on = continue_rolling(draft, ctx, memory, _WAY, request)
         if going_on is not None:
             return going_on
         memory = forget(memory, ctx.service.id)
@@ -93,11 +89,13 @@ class GlobalPlanner(Orchestrator):
                 draft.again[part_key(ctx.service.id, ALL)] = None
                 return memory
             slot = _settle(draft, ctx, need, node_id, tasks)
-            if slot is None or is_settled(ctx, slot.tasks):
+            if slot is None:
                 continue
-            if only_waits(ctx, slot.tasks):
+            work.ran_at_max = max(work.ran_at_max, ran_at(slot.tasks))
+            slot_need = need_of_slot(ctx, slot.tasks)
+            if slot_need is SlotNeed.ITS_TURN:
                 waiting.append(slot.part)
-            else:
+            elif slot_need is SlotNeed.A_LOOK:
                 work.slots.append(slot)
         return roll_whole(draft, ctx, memory, _WAY, work)
 

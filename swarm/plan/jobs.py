@@ -9,7 +9,7 @@ of one slot at a time, unless the node of the first is lost.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from enum import Enum
 
 from attrs import define
@@ -22,7 +22,7 @@ from swarm.model.specs import GlobalJob, ReplicatedJob
 from swarm.model.states import Origin, RestartCondition, TaskState
 from swarm.plan.context import Draft, Place, ServiceContext, because, short
 from swarm.plan.eligible import Standing, concerns, eviction, standing_of
-from swarm.plan.orchestrator import Look, Memory, Orchestrator
+from swarm.plan.orchestrator import Look, Memory, Orchestrator, Request
 from swarm.plan.repair import (
     Repair,
     best_of,
@@ -94,9 +94,7 @@ class JobsPlanner(Orchestrator):
         """There are no parts."""
         return Look.ALL
 
-    def plan_service(
-        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
-    ) -> Memory:
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
         """Clear older runs, look after what runs, start what may start."""
         _clear_older_runs(draft, ctx)
         if isinstance(ctx.spec.mode, ReplicatedJob):

@@ -33,12 +33,15 @@ BUDGET = 500
 
 
 @frozen
-class Filling:
-    """How far a service with many missing tasks was filled; valid for one version of the service."""
+class Scaling:
+    """How far a service was filled or emptied, whose change takes several calls; valid for one version of the service."""
 
     version: Version
-    next_number: int
-    missing: int
+    next_number: int = 1
+    """Slots below are filled."""
+    missing: int = 0
+    removing: tuple[int, ...] = ()
+    """Slots that are still to be given up, in order."""
 
 
 @frozen
@@ -51,7 +54,13 @@ class Rolling:
     position: int
     """How many of them were taken."""
     open: frozenset[str]
-    """Parts that are not at rest: being replaced, in their delay, monitored, or in repair."""
+    """Parts that are not at rest: being replaced, in their delay, or in repair."""
+    later: frozenset[str]
+    """Those of them that wait for their turn and are not in `waiting`."""
+    busy: frozenset[str]
+    """Those of them that take a place within the parallelism."""
+    ran_at_max: Instant
+    """When the newest of the update's tasks began to run: the monitoring ends that much later."""
 
 
 class Look(Enum):
@@ -65,10 +74,12 @@ class Look(Enum):
 
 
 @define
-class _Request:
+class Request:
     """What is to be planned of a whole service."""
 
     parts: set[str] = field(factory=set)
+    itself: bool = False
+    """The service was named, not only parts of it: what waits for its time may be due."""
     full: bool = False
 
 
@@ -76,7 +87,7 @@ class _Request:
 class Memory:
     """What a planner remembers between calls; all of it is rebuilt after a leader change."""
 
-    filling: dict[ServiceId, Filling] = field(factory=dict)
+    scaling: dict[ServiceId, Scaling] = field(factory=dict)
     rolling: dict[ServiceId, Rolling] = field(factory=dict)
     unwell: frozenset[NodeId] = frozenset()
     """Nodes whose state may concern a task that arrives there."""
@@ -108,10 +119,8 @@ class Orchestrator(ABC):
         """The part of its service that the task belongs to, as in its key."""
 
     @abstractmethod
-    def plan_service(
-        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
-    ) -> Memory:
-        """A service: all of it when `full`, or when nothing is remembered of what is under way; else that and `parts`."""
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
+        """A service: all of it, unless what is remembered of it and the request allow less."""
 
     @abstractmethod
     def plan_part(self, draft: Draft, ctx: ServiceContext, part: str) -> Look:
@@ -175,7 +184,7 @@ class Orchestrator(ABC):
         """What to change for these keys."""
         draft = Draft(view, now, ids, budget=BUDGET)
         whole, parts, memory = self._expand(draft, keys, memory)
-        changed = self._plan_parts(draft, parts, whole)
+        changed = self._plan_parts(draft, memory, parts, whole)
         for service_id, request in whole.items():
             if draft.budget <= 0 or service_id in changed:
                 _again(draft, service_id, request)
@@ -184,13 +193,17 @@ class Orchestrator(ABC):
             ctx = self._context(draft, service_id)
             if ctx is not None:
                 memory = self._owning(memory, service_id)
-                memory = self.plan_service(draft, ctx, memory, request.parts, request.full)
+                memory = self.plan_service(draft, ctx, memory, request)
             elif view.service(service_id) is None:
                 memory = self._retire(draft, service_id, memory)
         return Plan(memory, tuple(draft.groups), draft.wake, tuple(draft.again))
 
     def _plan_parts(
-        self, draft: Draft, parts: Iterable[tuple[ServiceId, str]], whole: dict[ServiceId, _Request]
+        self,
+        draft: Draft,
+        memory: Memory,
+        parts: Iterable[tuple[ServiceId, str]],
+        whole: dict[ServiceId, Request],
     ) -> set[ServiceId]:
         """Plan what one part alone can decide; the rest joins what is planned of the whole service.
 
@@ -199,12 +212,12 @@ class Orchestrator(ABC):
         changed: set[ServiceId] = set()
         contexts: dict[ServiceId, ServiceContext] = {}
         for service_id, part in parts:
-            if service_id in whole:
+            if service_id in whole and service_id not in memory.scaling:
                 whole[service_id].parts.add(part)
                 continue
             ctx = contexts.get(service_id) or self._context(draft, service_id)
             if ctx is None:
-                whole.setdefault(service_id, _Request())
+                whole.setdefault(service_id, Request()).itself = True
                 continue
             contexts[service_id] = ctx
             if draft.budget <= 0:
@@ -216,15 +229,15 @@ class Orchestrator(ABC):
             if len(draft.groups) > groups:
                 changed.add(service_id)
             if look is Look.JOIN:
-                whole.setdefault(service_id, _Request()).parts.add(part)
+                whole.setdefault(service_id, Request()).parts.add(part)
             elif look is Look.ALL:
-                whole.setdefault(service_id, _Request()).full = True
+                whole.setdefault(service_id, Request()).full = True
         return changed
 
     def _expand(
         self, draft: Draft, keys: Collection[str], memory: Memory
-    ) -> tuple[dict[ServiceId, _Request], dict[tuple[ServiceId, str], None], Memory]:
-        whole: dict[ServiceId, _Request] = {}
+    ) -> tuple[dict[ServiceId, Request], dict[tuple[ServiceId, str], None], Memory]:
+        whole: dict[ServiceId, Request] = {}
         parts: dict[tuple[ServiceId, str], None] = {}
         unwell = set(memory.unwell)
         for text in keys:
@@ -236,11 +249,11 @@ class Orchestrator(ABC):
                 (unwell.discard if node is not None and not is_unwell(node) else unwell.add)(key.node)
                 parts.update((part, None) for part in self.parts_on_node(draft, key.node, memory))
             elif key.service is not None and key.part == ALL:
-                whole.setdefault(key.service, _Request()).full = True
+                whole.setdefault(key.service, Request()).full = True
             elif key.service is not None and key.part:
                 parts[key.service, key.part] = None
             elif key.service is not None:
-                whole.setdefault(key.service, _Request())
+                whole.setdefault(key.service, Request()).itself = True
         if unwell != memory.unwell:
             memory = evolve(memory, unwell=frozenset(unwell))
         return whole, parts, memory
@@ -280,18 +293,20 @@ def is_unwell(node: Node) -> bool:
 
 def forget(memory: Memory, service_id: ServiceId) -> Memory:
     """The memory without what it holds of a service."""
-    if service_id not in memory.filling and service_id not in memory.rolling:
+    if service_id not in memory.scaling and service_id not in memory.rolling:
         return memory
-    return evolve(memory, filling=_without(memory.filling, service_id), rolling=_without(memory.rolling, service_id))
+    return evolve(memory, scaling=without(memory.scaling, service_id), rolling=without(memory.rolling, service_id))
 
 
-def _without(known: dict[ServiceId, V], service_id: ServiceId) -> dict[ServiceId, V]:
+def without(known: dict[ServiceId, V], service_id: ServiceId) -> dict[ServiceId, V]:
+    """The mapping without a service."""
     return {key: value for key, value in known.items() if key != service_id}
 
 
-def _again(draft: Draft, service_id: ServiceId, request: _Request) -> None:
+def _again(draft: Draft, service_id: ServiceId, request: Request) -> None:
     """The same request, in the next call."""
-    draft.again[part_key(service_id, ALL) if request.full else service_id] = None
+    if request.full or request.itself:
+        draft.again[part_key(service_id, ALL) if request.full else service_id] = None
     for part in request.parts:
         draft.again[part_key(service_id, part)] = None
 

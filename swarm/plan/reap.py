@@ -147,6 +147,8 @@ def _reap_service(draft: _Draft, service_id: ServiceId) -> None:
             draft.again[service_id] = None
             return
         if number or by_slot:
+            if len(tasks) == 1 and not _is_leaving(tasks):
+                continue
             _reap_slot(draft, service_id, tasks)
             continue
         on_nodes: dict[NodeId, list[Task]] = {}
@@ -154,6 +156,10 @@ def _reap_service(draft: _Draft, service_id: ServiceId) -> None:
             on_nodes.setdefault(task.node_id, []).append(task)
         for share in on_nodes.values():
             _reap_slot(draft, service_id, share)
+
+
+def _is_leaving(tasks: Iterable[Task]) -> bool:
+    return any(task.desired is TaskState.REMOVE for task in tasks)
 
 
 def _reap_node(draft: _Draft, node_id: NodeId) -> None:

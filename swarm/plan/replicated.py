@@ -8,33 +8,34 @@ new task start in a slot where another was told to stop and may still run: that 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from attrs import define, evolve, field
 
 from swarm.model.changes import Change
+from swarm.model.ids import Instant
 from swarm.model.ids import Slot as Number
 from swarm.model.objects import NEVER, Service, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.specs import Replicated
 from swarm.model.states import TaskState
 from swarm.plan.context import Draft, ServiceContext, because
-from swarm.plan.keys import ALL, part_key
-from swarm.plan.orchestrator import Filling, Look, Memory, Orchestrator, forget
+from swarm.plan.keys import part_key
+from swarm.plan.orchestrator import Look, Memory, Orchestrator, Request, Scaling, forget, without
 from swarm.plan.repair import hold_back, is_quiet, repair
 from swarm.plan.rollout import (
+    Need,
     Way,
     Work,
     apply_repair,
     continue_rolling,
-    is_settled,
     may_be_updated,
-    only_waits,
+    need_of_slot,
     roll_whole,
     wake_when_overdue,
 )
-from swarm.plan.slots import Slot, choose_survivors, serves, slot_of, stop
-from swarm.plan.update import is_under_way
+from swarm.plan.slots import Candidate, Slot, candidate, choose_removed, serves, slot_of, stop
+from swarm.plan.update import is_under_way, ran_at
 
 
 @define
@@ -45,13 +46,29 @@ class _Census:
     """They plainly need nothing."""
     waiting: dict[int, tuple[Task, ...]] = field(factory=dict)
     """They need nothing but their turn in an update."""
-    serving: list[Slot] = field(factory=list)
+    serving: dict[int, Slot] = field(factory=dict)
     vacant: list[Slot] = field(factory=list)
+    ran_at_max: Instant = NEVER
 
     @property
     def count(self) -> int:
         """Slots that count towards the number of replicas."""
         return len(self.quiet) + len(self.waiting) + len(self.serving)
+
+    def candidates(self, ctx: ServiceContext) -> Iterator[Candidate]:
+        """The slots that count, for the choice of those that go."""
+        for steady in (self.quiet, self.waiting):
+            for number, tasks in steady.items():
+                yield candidate(ctx, number, tasks)
+        for number, slot in self.serving.items():
+            yield candidate(ctx, number, slot.tasks)
+
+    def work(self, removed: Collection[int]) -> Work:
+        """What is to be repaired and updated: all but those that go."""
+        gone = frozenset(removed)
+        slots = [slot for number, slot in sorted(self.serving.items()) if number not in gone]
+        waiting = [str(number) for number in sorted(self.waiting) if number not in gone]
+        return Work(slots, waiting, ran_at_max=self.ran_at_max)
 
 
 class ReplicatedPlanner(Orchestrator):
@@ -75,7 +92,7 @@ class ReplicatedPlanner(Orchestrator):
         """One slot; an update looks at it together with its others."""
         if is_under_way(ctx):
             return Look.JOIN
-        tasks = _tasks(ctx, part)
+        tasks = _tasks(ctx, int(part))
         if not tasks or is_quiet(ctx, tasks):
             return Look.DONE
         slot = _slot(ctx, int(part), tasks)
@@ -86,16 +103,12 @@ class ReplicatedPlanner(Orchestrator):
         apply_repair(draft, slot, repair(ctx, slot))
         return Look.DONE
 
-    def plan_service(
-        self, draft: Draft, ctx: ServiceContext, memory: Memory, parts: Collection[str], full: bool
-    ) -> Memory:
+    def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
         """Scale, then repair what stays, then update it."""
-        filling = memory.filling.get(ctx.service.id)
-        if filling is not None and filling.version == ctx.service.version:
-            memory = self._fill(draft, ctx, memory, filling)
-            draft.again[part_key(ctx.service.id, ALL)] = None
-            return memory
-        going_on = None if full else continue_rolling(draft, ctx, memory, _WAY, parts)
+        scaling = memory.scaling.get(ctx.service.id)
+        if scaling is not None and scaling.version == ctx.service.version and not request.full:
+            return self._scale(draft, ctx, memory, scaling)
+        going_on = continue_rolling(draft, ctx, memory, _WAY, request)
         return self._plan_whole(draft, ctx, forget(memory, ctx.service.id)) if going_on is None else going_on
 
     def _plan_whole(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
@@ -103,20 +116,27 @@ class ReplicatedPlanner(Orchestrator):
         wanted = max(0, ctx.spec.mode.replicas)
         census = _take_census(ctx)
         missing = max(0, wanted - census.count)
-        if census.count > wanted:
-            work = self._shrink(draft, ctx, census, wanted)
-        else:
-            work = Work(census.serving, [str(number) for number in sorted(census.waiting)])
-        memory = roll_whole(draft, ctx, memory, _WAY, work)
+        removed = choose_removed(census.candidates(ctx), wanted) if census.count > wanted else []
+        memory = roll_whole(draft, ctx, memory, _WAY, census.work(removed))
         self._clear_vacant(draft, ctx, census, missing)
-        if missing:
-            memory = self._fill(draft, ctx, memory, Filling(ctx.service.version, 1, missing))
+        if missing or removed:
+            scaling = Scaling(ctx.service.version, missing=missing, removing=tuple(removed))
+            memory = self._scale(draft, ctx, memory, scaling)
         return memory
 
-    def _fill(self, draft: Draft, ctx: ServiceContext, memory: Memory, filling: Filling) -> Memory:
+    def _scale(self, draft: Draft, ctx: ServiceContext, memory: Memory, scaling: Scaling) -> Memory:
+        """Go on filling or emptying the service, and remember how far that came."""
+        left = self._fill(draft, ctx, scaling) if scaling.missing else self._empty(draft, ctx, scaling)
+        others = without(memory.scaling, ctx.service.id)
+        if left.missing or left.removing:
+            draft.again[ctx.service.id] = None
+            others[ctx.service.id] = left
+        return evolve(memory, scaling=others)
+
+    def _fill(self, draft: Draft, ctx: ServiceContext, scaling: Scaling) -> Scaling:
         """Create missing tasks in the lowest free slots; a number in which others still stop is taken READY."""
         slots = ctx.view.slots_of_service(ctx.service.id)
-        number, missing = filling.next_number, filling.missing
+        number, missing = scaling.next_number, scaling.missing
         changes: list[Change] = []
         assert isinstance(ctx.spec.mode, Replicated), "the planner was called for its own kind"
         reason = because(ReasonCode.SCALED_UP, f"one of the {ctx.spec.mode.replicas} replicas that were asked for")
@@ -132,29 +152,18 @@ class ReplicatedPlanner(Orchestrator):
                     wake_when_overdue(draft, ctx, slot)
             number += 1
         draft.add(*changes)
-        filled = {key: value for key, value in memory.filling.items() if key != ctx.service.id}
-        if missing:
-            draft.again[ctx.service.id] = None
-            filled[ctx.service.id] = Filling(ctx.service.version, number, missing)
-        return evolve(memory, filling=filled)
+        return evolve(scaling, next_number=number, missing=missing)
 
-    def _shrink(self, draft: Draft, ctx: ServiceContext, census: _Census, wanted: int) -> Work:
-        """Give up the surplus slots; those that stay and may need something are returned."""
-        steady = {**census.quiet, **census.waiting}
-        slots = [_slot(ctx, number, tasks) for number, tasks in steady.items()] + census.serving
-        kept, removed = choose_survivors(ctx, slots, wanted)
-        reason = because(ReasonCode.SCALED_DOWN, f"the service was scaled down to {wanted}")
-        for slot in removed:
-            if draft.budget <= 0:
-                draft.again[part_key(ctx.service.id, ALL)] = None
-                break
-            draft.budget -= 1
-            draft.add(*(stop(task, reason, TaskState.REMOVE) for task in slot.tasks))
-        staying = sorted(kept, key=lambda slot: slot.number)
-        return Work(
-            [slot for slot in staying if slot.number not in steady],
-            [slot.part for slot in staying if slot.number in census.waiting],
-        )
+    def _empty(self, draft: Draft, ctx: ServiceContext, scaling: Scaling) -> Scaling:
+        """Give up the surplus slots."""
+        assert isinstance(ctx.spec.mode, Replicated), "the planner was called for its own kind"
+        reason = because(ReasonCode.SCALED_DOWN, f"the service was scaled down to {ctx.spec.mode.replicas}")
+        now = scaling.removing[: max(0, draft.budget)]
+        draft.budget -= len(now)
+        for number in now:
+            staying = (task for task in _tasks(ctx, number) if task.desired is not TaskState.REMOVE)
+            draft.add(*(stop(task, reason, TaskState.REMOVE) for task in staying))
+        return evolve(scaling, removing=scaling.removing[len(now) :])
 
     def _clear_vacant(self, draft: Draft, ctx: ServiceContext, census: _Census, missing: int) -> None:
         """History of slots that nothing will use again goes; the reaper deletes it when it has stopped."""
@@ -170,7 +179,7 @@ class ReplicatedPlanner(Orchestrator):
 
 def _last_filled(census: _Census, missing: int) -> int:
     """The highest slot number that filling the service takes."""
-    taken = census.quiet.keys() | census.waiting.keys() | {slot.number for slot in census.serving}
+    taken = census.quiet.keys() | census.waiting.keys() | census.serving.keys()
     number = 0
     while missing:
         number += 1
@@ -182,12 +191,12 @@ def _slot(ctx: ServiceContext, number: int, tasks: tuple[Task, ...]) -> Slot:
     return slot_of(number, part_key(ctx.service.id, number), tasks)
 
 
-def _tasks(ctx: ServiceContext, part: str) -> tuple[Task, ...]:
-    return tuple(ctx.view.slots_of_service(ctx.service.id).get(Number(int(part)), ()))
+def _tasks(ctx: ServiceContext, number: int) -> tuple[Task, ...]:
+    return tuple(ctx.view.slots_of_service(ctx.service.id).get(Number(number), ()))
 
 
 def _slot_at(ctx: ServiceContext, part: str) -> Slot | None:
-    return _slot(ctx, int(part), _tasks(ctx, part))
+    return _slot(ctx, int(part), _tasks(ctx, int(part)))
 
 
 _WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
@@ -195,13 +204,18 @@ _WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
 
 def _take_census(ctx: ServiceContext) -> _Census:
     census = _Census()
+    under_way = is_under_way(ctx)
     for number, collection in ctx.view.slots_of_service(ctx.service.id).items():
         tasks = tuple(collection)
-        if is_settled(ctx, tasks):
+        if under_way:
+            census.ran_at_max = max(census.ran_at_max, ran_at(tasks))
+        need = need_of_slot(ctx, tasks)
+        if need is Need.NOTHING:
             census.quiet[number] = tasks
-        elif only_waits(ctx, tasks):
+        elif need is Need.ITS_TURN:
             census.waiting[number] = tasks
+        elif serves(ctx, slot := _slot(ctx, number, tasks)):
+            census.serving[number] = slot
         else:
-            slot = _slot(ctx, number, tasks)
-            (census.serving if serves(ctx, slot) else census.vacant).append(slot)
+            census.vacant.append(slot)
     return census

@@ -9,26 +9,29 @@ update of 100,000 slots looks at all of them when it begins and when it ends.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from enum import Enum
 
 from attrs import define, evolve, field, frozen
 
 from swarm.model.changes import Change
 from swarm.model.ids import Instant
-from swarm.model.objects import Task
+from swarm.model.objects import NEVER, Task
 from swarm.plan.context import Draft, ServiceContext
 from swarm.plan.keys import ALL, part_key
-from swarm.plan.orchestrator import Memory, Rolling
-from swarm.plan.repair import Repair, is_quiet, repair, steady_task
+from swarm.plan.orchestrator import Memory, Request, Rolling
+from swarm.plan.repair import Repair, repair, steady_task
 from swarm.plan.restart import old_task_timeout_s
 from swarm.plan.slots import Slot, is_held, serves
 from swarm.plan.update import (
+    Elsewhere,
     UpdateStep,
+    is_busy_step,
     is_dirty,
     is_halted,
-    is_recent_step,
     is_tried,
     is_under_way,
     plan_update,
+    ran_at,
     replace_slot,
 )
 
@@ -51,19 +54,30 @@ class Work:
 
     slots: list[Slot] = field(factory=list)
     waiting: Sequence[str] = ()
+    busy: frozenset[str] = frozenset()
+    """Other parts whose step is under way or in its delay."""
+    ran_at_max: Instant = NEVER
+    """When the newest step of an update began to run, of the slots that need nothing."""
 
 
-def is_settled(ctx: ServiceContext, tasks: Collection[Task]) -> bool:
-    """Whether a slot needs nothing, and no update that is under way has to look at it."""
-    if not is_quiet(ctx, tasks):
-        return False
-    return not is_under_way(ctx) or not any(is_recent_step(ctx, task) for task in tasks)
+class Need(Enum):
+    """What a slot plainly needs, found out without building a `Slot`."""
+
+    NOTHING = "nothing"
+    ITS_TURN = "its turn"
+    """To be replaced by an update, some time."""
+    A_LOOK = "a look"
 
 
-def only_waits(ctx: ServiceContext, tasks: Collection[Task]) -> bool:
-    """Whether all that a slot needs is its turn in an update."""
+def need_of_slot(ctx: ServiceContext, tasks: Collection[Task]) -> Need:
+    """The cheap test that nearly every slot passes as needing nothing, or nothing but its turn."""
     task = steady_task(ctx, tasks)
-    return task is not None and not ctx.is_clean(task) and not is_tried(ctx, tasks) and not is_halted(ctx)
+    if task is None:
+        return Need.A_LOOK
+    if ctx.is_clean(task):
+        busy = is_under_way(ctx) and any(is_busy_step(ctx, step) for step in tasks)
+        return Need.A_LOOK if busy else Need.NOTHING
+    return Need.A_LOOK if is_halted(ctx) or is_tried(ctx, tasks) else Need.ITS_TURN
 
 
 def may_be_updated(ctx: ServiceContext, slot: Slot) -> bool:
@@ -78,47 +92,64 @@ def apply_repair(draft: Draft, slot: Slot, work: Repair) -> None:
         draft.wake_at(slot.key, work.wake)
 
 
-def continue_rolling(
-    draft: Draft, ctx: ServiceContext, memory: Memory, way: Way, parts: Collection[str]
-) -> Memory | None:
+def continue_rolling(draft: Draft, ctx: ServiceContext, memory: Memory, way: Way, request: Request) -> Memory | None:
     """Go on with an update from what is remembered of it; None when the whole service has to be looked at."""
     rolling = memory.rolling.get(ctx.service.id)
-    if rolling is None or rolling.version != ctx.service.version or not is_under_way(ctx):
+    if request.full or rolling is None or rolling.version != ctx.service.version or not is_under_way(ctx):
         return None
-    slots: list[Slot] = []
-    for part in sorted(rolling.open.union(parts), key=lambda part: (len(part), part)):
+    looked_at = (rolling.open if request.itself else rolling.later).union(request.parts)
+    work = Work(waiting=rolling.waiting[rolling.position :], busy=rolling.busy - looked_at)
+    work.ran_at_max = rolling.ran_at_max
+    for part in sorted(looked_at, key=lambda part: (len(part), part)):
         slot = way.slot_at(ctx, part)
-        if slot is None:
+        if slot is None or (not slot.tasks and not serves(ctx, slot)):
             continue
         if not serves(ctx, slot):
-            if slot.tasks:
-                return None
-            continue
-        if not (is_settled(ctx, slot.tasks) or (only_waits(ctx, slot.tasks) and part not in rolling.open)):
-            slots.append(slot)
-    waiting = rolling.waiting[rolling.position :]
-    started, done = roll_forward(draft, ctx, way, Work(slots, waiting), complete=False)
-    if done:
+            return None
+        work.ran_at_max = max(work.ran_at_max, ran_at(slot.tasks))
+        need = need_of_slot(ctx, slot.tasks)
+        if need is Need.A_LOOK or (need is Need.ITS_TURN and part in rolling.open):
+            work.slots.append(slot)
+    step, taken = roll_forward(draft, ctx, way, work, complete=False)
+    if step.done:
         return None
-    left = evolve(rolling, position=rolling.position + started, open=_open(slots, waiting[:started]))
-    return evolve(memory, rolling={**memory.rolling, ctx.service.id: left})
+    return _remember(ctx, memory, work, step, taken, rolling.open - looked_at, rolling)
 
 
 def roll_whole(draft: Draft, ctx: ServiceContext, memory: Memory, way: Way, work: Work) -> Memory:
     """Roll forward a service of which everything was looked at, and remember what the next step needs."""
-    started, _ = roll_forward(draft, ctx, way, work, complete=True)
-    if not is_under_way(ctx):
-        return memory
-    rolling = Rolling(ctx.service.version, tuple(work.waiting), started, _open(work.slots, work.waiting[:started]))
+    step, taken = roll_forward(draft, ctx, way, work, complete=True)
+    return _remember(ctx, memory, work, step, taken, frozenset(), None) if is_under_way(ctx) else memory
+
+
+def _remember(
+    ctx: ServiceContext,
+    memory: Memory,
+    work: Work,
+    step: UpdateStep,
+    taken: int,
+    others: frozenset[str],
+    known: Rolling | None,
+) -> Memory:
+    begun = [*work.waiting[:taken], *(slot.part for slot in step.start)]
+    rolling = Rolling(
+        ctx.service.version,
+        known.waiting if known else tuple(work.waiting),
+        (known.position if known else 0) + taken,
+        open=others.union([slot.part for slot in work.slots], begun),
+        later=frozenset(slot.part for slot in step.later),
+        busy=work.busy.union([slot.part for slot in work.slots if _is_busy(ctx, slot)], begun),
+        ran_at_max=work.ran_at_max,
+    )
     return evolve(memory, rolling={**memory.rolling, ctx.service.id: rolling})
 
 
-def _open(slots: Collection[Slot], started: Sequence[str]) -> frozenset[str]:
-    return frozenset([slot.part for slot in slots]).union(started)
+def _is_busy(ctx: ServiceContext, slot: Slot) -> bool:
+    return any(is_busy_step(ctx, task) for task in slot.tasks)
 
 
-def roll_forward(draft: Draft, ctx: ServiceContext, way: Way, work: Work, *, complete: bool) -> tuple[int, bool]:
-    """Repair the slots, then go on with the update: how many waiting parts were started, and whether it seems done."""
+def roll_forward(draft: Draft, ctx: ServiceContext, way: Way, work: Work, *, complete: bool) -> tuple[UpdateStep, int]:
+    """Repair the slots, then go on with the update: its step, and how many of the waiting parts were dealt with."""
     under_way = is_under_way(ctx)
     touched: set[str] = set()
     ended: list[Task] = []
@@ -131,22 +162,22 @@ def roll_forward(draft: Draft, ctx: ServiceContext, way: Way, work: Work, *, com
         if mend.changes:
             draft.budget -= 1
             touched.add(slot.key)
+            if under_way or may_be_updated(ctx, slot):
+                draft.again[slot.key] = None
         if under_way and mend.ended:
             ended += mend.ended
             together += mend.changes
             mend.changes = []
         apply_repair(draft, slot, mend)
-    if (under_way and touched) or any(slot.key in touched and may_be_updated(ctx, slot) for slot in work.slots):
-        draft.again[ctx.service.id] = None
     if draft.budget <= 0:
         draft.add(*together)
-        return 0, False
-    waiting = len(work.waiting)
-    step = plan_update(ctx, work.slots, ended, touched, way.author, waiting=waiting, complete=complete)
+        return UpdateStep(later=list(work.slots)), 0
+    elsewhere = Elsewhere(len(work.waiting), len(work.busy), work.ran_at_max)
+    step = plan_update(ctx, work.slots, ended, touched, way.author, elsewhere=elsewhere, complete=complete)
     together += step.changes
     started = _start(draft, ctx, way, step, work.waiting, together)
     draft.add(*together)
-    return started, step.done
+    return step, started
 
 
 def _rest(ctx: ServiceContext, complete: bool) -> str:
@@ -160,6 +191,8 @@ def _start(
     """Replace the slots that the update starts now; returns how many of the waiting ones were dealt with."""
     if step.wake is not None:
         draft.wake_at(ctx.service.id, step.wake)
+    for key, instant in step.delays.items():
+        draft.wake_at(key, instant)
     for slot in step.start:
         _replace(draft, ctx, slot, changes)
     taken = started = 0
@@ -169,7 +202,7 @@ def _start(
             break
         next_slot = way.slot_at(ctx, waiting[taken])
         taken += 1
-        if next_slot is not None and only_waits(ctx, next_slot.tasks):
+        if next_slot is not None and need_of_slot(ctx, next_slot.tasks) is Need.ITS_TURN:
             _replace(draft, ctx, next_slot, changes)
             started += 1
     if taken > started:

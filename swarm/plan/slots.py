@@ -9,7 +9,7 @@ make no slot serve, and a new task in their slot waits until they have stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
@@ -93,27 +93,41 @@ def stop(task: Task, reason: Reason, desired: TaskState = TaskState.SHUTDOWN) ->
     return Advance(task.id, desired=desired, reason=reason)
 
 
-def choose_survivors(ctx: ServiceContext, slots: Iterable[Slot], wanted: int) -> tuple[list[Slot], list[Slot]]:
-    """(kept, removed) when only `wanted` slots may stay; removed ones in the order in which they are given up.
+@frozen
+class Candidate:
+    """What decides whether a slot is kept when its service shrinks."""
 
-    Given up first: slots without a node, on a lost or draining one, or with more than one task; then the ordinals that are
-    highest on the most crowded nodes; then those that do not run; then the highest numbers. The sort is total, so that
-    the answer does not depend on the order of the input.
+    number: int
+    node: NodeId
+    runs: bool
+    steady: bool
+    """It has one task, on a node that is well."""
+
+
+def candidate(ctx: ServiceContext, number: int, tasks: Sequence[Task]) -> Candidate:
+    """A slot as a candidate: its live tasks, or the one that finished."""
+    standing = [task for task in tasks if task.is_live] or list(tasks[-1:])
+    node = standing[0].node_id
+    steady = len(standing) == 1 and bool(node) and ctx.place(node) is Place.FINE
+    runs = any(task.is_live and task.status.state is TaskState.RUNNING for task in standing)
+    return Candidate(number, node, runs, steady)
+
+
+def choose_removed(candidates: Iterable[Candidate], wanted: int) -> list[int]:
+    """The slots that go when only `wanted` may stay, in the order in which they are given up.
+
+    First those without a node, on a lost or draining one, or with more than one task; then the ordinals that are highest on
+    the most crowded nodes; then those that do not run; then the highest numbers. The order is total, so that the answer
+    does not depend on the order of the input, and giving some up does not change which go next.
     """
-    ordered = sorted(slots, key=lambda slot: (not _runs(slot), slot.number))
     ordinals: Counter[NodeId] = Counter()
-    ranked: list[tuple[bool, int, bool, int, Slot]] = []
-    for slot in ordered:
-        standing = slot.live or list(slot.tasks[-1:])
-        node = standing[0].node_id
-        unsteady = len(standing) != 1 or not node or ctx.place(node) is not Place.FINE
-        if not unsteady:
-            ordinals[node] += 1
-        ranked.append((unsteady, 0 if unsteady else ordinals[node], not _runs(slot), slot.number, slot))
-    ranked.sort(key=lambda entry: entry[:4])
-    kept = [entry[4] for entry in ranked[:wanted]]
-    return kept, [entry[4] for entry in reversed(ranked[wanted:])]
-
-
-def _runs(slot: Slot) -> bool:
-    return any(task.is_live and task.status.state is TaskState.RUNNING for task in slot.tasks)
+    ranked: list[tuple[int, bool, int]] = []
+    unsteady: list[tuple[int, bool, int]] = []
+    for _, number, it in sorted([(not it.runs, it.number, it) for it in candidates], key=lambda entry: entry[:2]):
+        if it.steady:
+            ordinals[it.node] += 1
+            ranked.append((ordinals[it.node], not it.runs, number))
+        else:
+            unsteady.append((0, not it.runs, number))
+    kept_first = sorted(ranked) + sorted(unsteady)
+    return [number for _, _, number in reversed(kept_first[wanted:])]

@@ -36,16 +36,32 @@ class UpdateStep:
     """What an update wants now: slots to replace, in order, and changes of the service that commit with them."""
 
     start: list[Slot] = field(factory=list)
+    later: list[Slot] = field(factory=list)
+    """Slots whose turn has not come."""
     more: int = 0
     """How many of the waiting slots follow after `start`."""
     done: bool = False
     """Nothing is left to do: the caller looks at the whole service and asks again, with `complete`."""
     changes: list[Change] = field(factory=list)
     wake: Instant | None = None
+    """The end of the monitoring."""
+    delays: dict[str, Instant] = field(factory=dict)
+    """Slot keys whose step's delay ends then."""
 
-    def wake_at(self, instant: Instant) -> None:
-        """Look again then, or earlier."""
-        self.wake = instant if self.wake is None else min(self.wake, instant)
+
+@frozen
+class Elsewhere:
+    """What is known of the slots that were not looked at."""
+
+    waiting: int = 0
+    """Dirty and otherwise steady."""
+    busy: int = 0
+    """Steps under way, or in their delay."""
+    ran_at_max: Instant = NEVER
+    """When the newest step began to run."""
+
+
+NOWHERE_ELSE = Elsewhere()
 
 
 @frozen
@@ -55,8 +71,7 @@ class _Census:
     pending: tuple[Slot, ...]
     """Dirty and not tried yet under this revision, of the slots that were looked at."""
     busy: int
-    """Steps under way or within their delay."""
-    monitored_until: Instant
+    ran_at_max: Instant
 
 
 def is_under_way(ctx: ServiceContext) -> bool:
@@ -76,12 +91,21 @@ def config_of(ctx: ServiceContext) -> UpdateConfig:
     return (ctx.spec.rollback if ctx.rolling_back else ctx.spec.update) or DEFAULT_CONFIG
 
 
-def is_recent_step(ctx: ServiceContext, task: Task) -> bool:
-    """Whether the task is a step of an update that still has to be looked at: under way, in its delay or monitored."""
+def is_busy_step(ctx: ServiceContext, task: Task) -> bool:
+    """Whether the task is a step of the update that takes a place within its parallelism: under way, or in its delay."""
     if task.origin is not Origin.UPDATE:
         return False
-    config = config_of(ctx)
-    return task.status.state < TaskState.RUNNING or (ended_at(task) + max(config.delay_s, config.monitor_s) >= ctx.now)
+    if task.is_live and task.status.state < TaskState.RUNNING:
+        return True
+    return ended_at(task) + config_of(ctx).delay_s > ctx.now and ctx.is_clean(task)
+
+
+def ran_at(tasks: Iterable[Task]) -> Instant:
+    """When the newest step of an update among these tasks began to run; NEVER when none runs."""
+    return max(
+        (ended_at(task) for task in tasks if task.origin is Origin.UPDATE and task.status.state is TaskState.RUNNING),
+        default=NEVER,
+    )
 
 
 def is_dirty(ctx: ServiceContext, slot: Slot) -> bool:
@@ -100,10 +124,10 @@ def plan_update(
     touched: set[str],
     author: str,
     *,
-    waiting: int = 0,
+    elsewhere: Elsewhere = NOWHERE_ELSE,
     complete: bool = True,
 ) -> UpdateStep:
-    """The next step over the slots that may need something; `waiting` more are known to be dirty and otherwise steady.
+    """The next step over the slots that may need something, given what is known of the others.
 
     `ended` are tasks whose end is being dealt with in this plan, `touched` the keys of slots that it changes already.
     Without `complete` an update is not declared complete: the slots may not be all.
@@ -115,7 +139,8 @@ def plan_update(
     under_way = status.state in UNDER_WAY
     config = config_of(ctx)
     census = _take(ctx, slots, touched, config, under_way, step)
-    dirty = len(census.pending) + waiting
+    busy = census.busy + elsewhere.busy
+    dirty = len(census.pending) + elsewhere.waiting
     if not under_way and not dirty:
         return step
     after = status if under_way else _begun(ctx, dirty)
@@ -127,12 +152,15 @@ def plan_update(
         if after.failed / max(after.total, 1) > config.max_failure_ratio:
             step.changes += _react(ctx, after, failures[0], config.failure_action, author)
             return step
-    room = dirty if config.parallelism == 0 else max(0, config.parallelism - census.busy)
+    room = dirty if config.parallelism == 0 else max(0, config.parallelism - busy)
     step.start = list(census.pending[:room])
-    step.more = min(waiting, room - len(step.start))
-    if not dirty and not census.busy and not touched:
-        if census.monitored_until > ctx.now:
-            step.wake_at(census.monitored_until)
+    step.later = list(census.pending[room:])
+    step.more = min(elsewhere.waiting, room - len(step.start))
+    if not dirty and not busy and not touched:
+        monitored_s = 0.0 if config.failure_action is FailureAction.CONTINUE else config.monitor_s
+        monitored_until = Instant(max(census.ran_at_max, elsewhere.ran_at_max) + monitored_s)
+        if monitored_until > ctx.now:
+            step.wake = monitored_until
         elif complete:
             after = _completed(ctx, after)
         else:
@@ -175,7 +203,7 @@ def _take(
 ) -> _Census:
     pending: list[Slot] = []
     busy = 0
-    monitored_until = NEVER
+    ran_at_max = NEVER
     for slot in slots:
         latest = _step_of(ctx, slot)
         if latest is not None:
@@ -185,12 +213,11 @@ def _take(
             since = ended_at(latest)
             if under_way and since + config.delay_s > ctx.now:
                 busy += 1
-                step.wake_at(Instant(since + config.delay_s))
-            if latest.status.state is TaskState.RUNNING and config.failure_action is not FailureAction.CONTINUE:
-                monitored_until = max(monitored_until, Instant(since + config.monitor_s))
+                step.delays[slot.key] = Instant(since + config.delay_s)
+            ran_at_max = max(ran_at_max, ran_at((latest,)))
         if slot.key not in touched and is_dirty(ctx, slot) and not is_tried(ctx, slot.tasks):
             pending.append(slot)
-    return _Census(tuple(pending), busy, monitored_until)
+    return _Census(tuple(pending), busy, ran_at_max)
 
 
 def _step_of(ctx: ServiceContext, slot: Slot) -> Task | None:

@@ -226,6 +226,7 @@ async def test_an_unknown_outcome_is_planned_again(autojump_clock: Any) -> None:
         store.answer = unavailable
         await trio.sleep(10)
         assert planner.planned == [("a",), ("a",)]
+        assert [memory for _, _, memory in planner.calls] == [0, 0]  # what it remembered may never have happened
 
 
 async def test_a_manager_that_does_not_lead_stops_planning_quietly(autojump_clock: Any) -> None:
