@@ -1,13 +1,20 @@
-"""What all tests share: `--rewrite`, golden files and scenario files under `tests/testdata`."""
+"""What all tests share: `--rewrite`, golden files and scenarios under `tests/testdata`, a real Docker Engine."""
 
 from __future__ import annotations
 
 import difflib
+import io
+import os
+import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+
+from swarm.executors.docker.engine import address_of
+from swarm.ports.sockets import why_nobody_answers
 
 TESTDATA = Path(__file__).parent / "testdata"
 SEPARATOR = "----"
@@ -61,3 +68,54 @@ def scenario(golden: Golden) -> Scenario:
         golden(name, "\n\n".join(written) + "\n")
 
     return check
+
+
+# --- a real Docker Engine -----------------------------------------------------------------------------------------------
+TEST_IMAGE = "swarm-test-busybox:latest"
+DOCKERFILE = (
+    b'FROM scratch\nCOPY busybox /bin/busybox\nRUN ["/bin/busybox", "--install", "-s", "/bin"]\nCMD ["/bin/sh"]\n'
+)
+SKIPPED_WITHOUT_ENGINE = pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked `docker` are skipped when no engine answers; never run against anything that plays one."""
+    marked = [item for item in items if item.get_closest_marker("docker")]
+    address = address_of(os.environ)
+    why = why_nobody_answers(address) if marked else ""
+    if why:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"no Docker Engine answers at {address}: {why}"))
+        config.stash[SKIPPED_WITHOUT_ENGINE] = (
+            f"{len(marked)} engine tests were SKIPPED: no Docker Engine answers at {address} ({why}). To run them: "
+            "apt-get install docker.io busybox-static, start dockerd, or run .ci/run, which does both."
+        )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line that says so."""
+    text = config.stash.get(SKIPPED_WITHOUT_ENGINE, "")
+    if text:
+        terminalreporter.write_line(text, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def busybox_image() -> str:
+    """An image with a shell, built from this machine's static busybox: no registry is needed."""
+    import docker
+
+    busybox = shutil.which("busybox")
+    assert busybox is not None, "the engine tests need a static busybox: apt-get install busybox-static"
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        header = tarfile.TarInfo("Dockerfile")
+        header.size = len(DOCKERFILE)
+        tar.addfile(header, io.BytesIO(DOCKERFILE))
+        tar.add(busybox, "busybox")
+    context.seek(0)
+    api = docker.APIClient(version="auto")
+    output = list(api.build(fileobj=context, custom_context=True, tag=TEST_IMAGE, rm=True, decode=True))
+    api.close()
+    errors = [message["error"] for message in output if "error" in message]
+    assert not errors, errors
+    return TEST_IMAGE

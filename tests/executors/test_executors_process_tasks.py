@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from swarm.executors.base import ExecutorError, LogOptions, Running, Stream, Workload
-from swarm.executors.process import ProcessExecutor
+from swarm.executors.base import ExecutorError, Exit, LogOptions, Running, Stream, Workload
+from swarm.executors.process import ProcessExecutor, shim
 from swarm.executors.process.controller import ProcessController
 from swarm.executors.process.record import parse_record
 from swarm.model.ids import NodeId, RevisionNumber, ServiceId, Slot, TaskId
@@ -207,6 +208,36 @@ async def test_missing_interpreter_fails_the_start_in_words(executor: ProcessExe
         await executor.controller(workload).wait()
     assert (await controller.shutdown()).code == 127
     await controller.remove()
+
+
+@pytest.mark.parametrize("shell_name", ["dash", "bash", "busybox"])
+async def test_every_shell_that_may_be_sh(
+    shell_name: str, executor: ProcessExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = shutil.which(shell_name)
+    if found is None:
+        pytest.skip(f"no {shell_name} on this machine")
+    (tmp_path / "sh").symlink_to(found)
+    monkeypatch.setattr(shim, "SHELL", str(tmp_path / "sh"))
+    variables = {"A=1 '\"$", "a.b=2", "SWARM__LINE=x"}
+    assert variables <= set(await output(executor, task("env", env=tuple(variables))))
+    async with started(executor, shell("ls /proc/self/fd | wc -l; exit 7")) as (controller, _):
+        assert (await controller.wait()).code == 7
+        assert [line.data async for line in controller.logs(LogOptions())] == [b"4"]
+    async with started(executor, task("sleep", "60", stop_signal="SIGINT")) as (controller, _):
+        assert (await controller.shutdown()).code == 128 + signal.SIGINT
+    async with started(executor, task("sleep", "60")) as (controller, _):
+        await controller.terminate()
+        assert (await controller.wait()).code == 137
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    if shell_name == "bash":  # it cannot tell a failed exec from a command that ends with 127
+        async with started(executor, task(str(script))) as (controller, _):
+            assert await controller.wait() == Exit(127, "a command was not found")
+        return
+    with pytest.raises(ExecutorError, match="interpreter"):
+        await output(executor, task(str(script)))
 
 
 async def test_program_that_vanished_does_not_hinder_adoption(executor: ProcessExecutor, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from swarm.executors.base import ExecutorError, Workload
-from swarm.executors.process.shim import SWITCH_USER
+from swarm.executors.process.shim import PRIVATE_PREFIX, SWITCH_USER
 from swarm.model.specs import NANO_CPUS_PER_CORE, GenericResource, ProcessSpec
 from swarm.ports import accounts, disk, processes
 
@@ -174,10 +174,10 @@ def _find_program(name: str, path: str, directory: str, *, is_other_user: bool) 
 
 
 def _with_odd_variables(command: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
-    """Shells drop variables whose names they could not write themselves (`a.b`): those are set by env(1)."""
+    """Shells drop variables whose names they could not write themselves (`a.b`), ours unsets its own: env(1) sets those."""
     odd = [f"{name}={value}" for name, value in env.items() if not _is_shell_name(name)]
     return (ENV_PROGRAM, *odd, *command) if odd else command
 
 
 def _is_shell_name(name: str) -> bool:
-    return name.isascii() and name.isidentifier()
+    return name.isascii() and name.isidentifier() and not name.startswith(PRIVATE_PREFIX)

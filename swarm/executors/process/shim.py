@@ -15,11 +15,13 @@ SHELL = "/bin/sh"
 RECORD_FD = 8
 """Where the script finds the record; dash knows one-digit descriptors only."""
 STAGE_NAME = "swarm-task"
+PRIVATE_PREFIX = "SWARM__"
+"""Of the script's own variables."""
 
 # The command is a subshell in the foreground: in the background, POSIX shells ignore SIGINT and SIGQUIT in it for good.
 # Variables carry a prefix and are unset, because a shell exports what it imported from the command's environment.
 # The compound around `exec` makes the shell keep 8 under a number that closes by itself when the exec succeeds, and is
-# there for the EXIT trap when it fails (dash, busybox; bash runs no trap then, and the exit code alone must tell).
+# there for the EXIT trap when it fails. (bash as /bin/sh runs no trap then: there the exit code alone tells.)
 SCRIPT = """\
 exec 9>&2 2>/dev/null
 trap : $1
