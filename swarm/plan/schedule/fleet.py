@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from operator import attrgetter
 
 from swarm.model.ids import NodeId
 from swarm.model.objects import Node
@@ -22,6 +23,8 @@ LOG_MAX_PER_NODE = 4
 LOG_MIN = 10_000
 INDEXED_KEYS_MAX = 64
 """Attributes by which nodes are looked up directly: a cluster pins services by a handful of labels."""
+
+_id_of = attrgetter("id")
 
 
 class Fleet:
@@ -62,6 +65,10 @@ class Fleet:
     def touch(self, id: NodeId) -> None:
         """Something about the node changed: read it again before the next placement."""
         self._touched[id] = None
+
+    def touch_all(self, nodes: Iterable[Node]) -> None:
+        """Read all these nodes, in their order."""
+        self._touched.update(dict.fromkeys(map(_id_of, nodes)))
 
     def refresh(self, view: Snapshot, nodes_max: int) -> bool:
         """Read touched nodes again, at most so many; False when some are left for another turn."""

@@ -57,7 +57,7 @@ class SchedulerMemory:
 
     def __init__(self) -> None:
         self.fleet = Fleet()
-        self.to_load: list[TaskId] = []
+        self.to_load: list[Task] = []
         """Tasks that a new leader found pending and has not looked at yet, the oldest last."""
         self.failures = Failures()
         self.groups: dict[str, Group | TaskId] = {}
@@ -85,15 +85,14 @@ class SchedulerMemory:
     # --- a new leader ----------------------------------------------------------------------------------------------
     def start(self, view: Snapshot) -> None:
         """Note every node and every pending task; `load` reads them, piece by piece."""
-        for node in view.nodes():
-            self.fleet.touch(node.id)
-        self.to_load = [task.id for task in view.pending_tasks()]
+        self.fleet.touch_all(view.nodes())
+        self.to_load = list(view.pending_tasks())
         self.to_load.reverse()
 
     def load(self, view: Snapshot, tasks_max: int) -> bool:
         """Take in pending tasks that were noted at the start, at most so many; whether none is left."""
         for _ in range(min(tasks_max, len(self.to_load))):
-            task = view.task(self.to_load.pop())
+            task = view.task(self.to_load.pop().id)
             if task is not None and task.status.state <= _PENDING:
                 self.enqueue(self.add(task))
         return not self.to_load

@@ -17,7 +17,7 @@ from swarm.plan.schedule.filters import Filter, has_ports, has_resources, room_f
 from swarm.plan.schedule.need import Demand
 from swarm.plan.schedule.pools import GroupStanding, Leaf, Pool
 from swarm.plan.schedule.preferences import Path, Taker, path_of, tree
-from swarm.plan.schedule.rank import INDEX_MASK, ONE_REPLICA, key_for
+from swarm.plan.schedule.rank import INDEX_MASK, LOAD_MASK, ONE_REPLICA, STANDING_SHIFT, key_for
 from swarm.plan.schedule.room import Room
 
 Choice: TypeAlias = tuple[Room, int, int, tuple[GenericResource, ...]]
@@ -45,8 +45,9 @@ def take_lone(pool: Pool) -> Choice | None:
         else:
             active = room.active
             claimed = room.claim(need, ())
-            heapreplace(heap, room.key)
-            stored[index] = room.key
+            entry = room.key
+            heapreplace(heap, entry)
+            stored[index] = entry
             return room, 0, active, claimed
     return None
 
@@ -171,17 +172,30 @@ class GroupTaker:
 
     def take(self, count: int) -> list[Choice]:
         """Choose and claim for so many tasks at the most; what `best` and `placed` do, in one loop."""
-        heap, stored, counts = self._leaf.heap, self._leaf.stored, self._group.counts
+        heap, stored, rooms, counts = self._leaf.heap, self._leaf.stored, self._pool.fleet.rooms, self._group.counts
         need, ports = self._pool.demand.need, self._pool.demand.ports
+        careful = self._pool.demand.can_fill or bool(self._group.faults)
         chosen: list[Choice] = []
-        while len(chosen) < count:
-            found = self.best()
-            if found is None:
-                break
-            entry, room = found
-            index, load, active = room.index, room.key, room.active
-            claimed = room.claim(need, ports)
+        while heap and len(chosen) < count:
+            entry = heap[0]
+            index = entry & INDEX_MASK
+            room = rooms[index]
             replicas = counts.get(index, 0)
+            if (
+                careful
+                or room is None
+                or entry & LOAD_MASK != room.key
+                or entry >> STANDING_SHIFT != replicas
+                or stored.get(index) != entry
+            ):
+                found = self.best()
+                if found is None:
+                    break
+                entry, room = found
+                index = room.index
+                replicas = counts.get(index, 0)
+            load, active = room.key, room.active
+            claimed = room.claim(need, ports)
             counts[index] = replicas + 1
             # One task more of the service, and what the claim added to the node's load.
             entry += ONE_REPLICA + room.key - load

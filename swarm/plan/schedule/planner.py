@@ -27,7 +27,7 @@ from swarm.plan.schedule import report
 from swarm.plan.schedule.filters import failure, no_node_text, obstacle
 from swarm.plan.schedule.memory import GO_ON, RETRY, SchedulerMemory
 from swarm.plan.schedule.memory import Group as Waiting
-from swarm.plan.schedule.need import Demand, Need
+from swarm.plan.schedule.need import Demand, Need, shape_of
 from swarm.plan.schedule.place import Pour, take_lone
 from swarm.plan.schedule.pools import GroupStanding, Pool
 
@@ -199,8 +199,8 @@ class _Turn:
         """
         view, memory, assigned = self.view, self.memory, self.assigned
         task_of, spec_of, service_of, count_of = view.task, view.spec_of, view.service, view.count_tasks_of_service
-        waiting, queue, failures, in_flight = memory.groups, memory.queue, memory.failures, memory.in_flight
-        pools: dict[Need, tuple[Pool, report.Words] | None] = {}
+        waiting, queue, failures, in_flight = memory.groups, memory.queue, memory.failures.by_group, memory.in_flight
+        needs, pools = memory.needs, dict[Need, tuple[Pool, report.Words] | None]()
         groups, left = self.groups, []
         for key in keys:
             id = waiting.get(key)
@@ -212,11 +212,11 @@ class _Turn:
             if spec is None or count_of(service_id) != 1 or spec.ports or service_of(service_id) is None:
                 left.append(key)
                 continue
-            need = memory.need(spec.task)
+            need = needs.get(shape_of(spec.task)) or memory.need(spec.task)
             if need not in pools:
                 pools[need] = self._pool_for_lone(need)
             found = pools[need]
-            choice = take_lone(found[0]) if found is not None and not failures.has(key) else None
+            choice = take_lone(found[0]) if found is not None and key not in failures else None
             if found is None or choice is None:
                 left.append(key)
                 continue
