@@ -2,11 +2,11 @@
 
 From the most significant part to the least:
 
-    recent failures of the group, when there are 5 or more   \\ the standing of a node in one service's eyes
-    active tasks of the service                              /
-    active tasks in all                                      \\
-    reserved share of CPU or memory, the larger one           } the load of a node, the same for every service
-    the node's index: order of creation                      /
+    recent failures of the group, when 5 or more      standing: how one service sees the node
+    active tasks of the service                       standing
+    active tasks in all                               load: the same for every service
+    reserved share of CPU or memory, the larger       load
+    the node's index, in order of creation            load
 
 One number instead of a tuple keeps a heap of 100,000 nodes small and its comparisons cheap, and the index in its lowest
 bits makes every order total, so that every leader chooses the same node.
