@@ -19,7 +19,7 @@ from swarm.runtime.context import Asking, Chain, asking
 from swarm.runtime.errors import ActorDied, AskTimeout, ErrorCode, SwarmError, WouldDeadlock
 from swarm.runtime.mailbox import Mailbox
 from swarm.runtime.message import Message, Request, Subscribe
-from swarm.runtime.ref import DEFAULT_WINDOW, HERE, Caller, Inlet
+from swarm.runtime.ref import DEFAULT_WINDOW, HERE, Caller, Inlet, Sink
 from swarm.runtime.stream import Pipe
 from swarm.runtime.turn import HERE_TURN, Call, StreamTurn, Turn
 
@@ -39,7 +39,7 @@ class Cell:
         self.call: Call[Any] | None = None
         """The ask that the present turn works on."""
         self.deferred: dict[Call[Any], None] = {}
-        self.streams: dict[Pipe[Any], None] = {}
+        self.streams: dict[Sink[Any], None] = {}
         """Ordered sets: what is settled at a crash is settled in the same order in every run."""
         self.waits_for: Cell | None = None
         """Whom the present turn waits for, if it is blocked."""
@@ -195,6 +195,20 @@ class LocalRef:
         if place is not None:
             call.on_cancel(partial(cell.mailbox.withdraw, place))
         return call
+
+    def deliver_stream(
+        self, request: Subscribe[T], sink: Sink[T], *, caller: Caller, chain: Chain, window: int
+    ) -> Callable[[], None]:
+        """Subscribe with a sink of one's own, for the wire's side of a remote stream; stands in line as `deliver` does.
+
+        The sink is failed when the actor dies, until what is given back was called: the sink has ended.
+        Raises `SwarmError`: ACTOR_DIED, INVALID, WOULD_DEADLOCK.
+        """
+        cell = self._cell
+        self._check(request, Shape.STREAMED, chain)
+        cell.mailbox.push((request, StreamTurn(caller, chain, sink, window)))
+        cell.streams[sink] = None
+        return partial(cell.streams.pop, sink, None)
 
     def stream(
         self,

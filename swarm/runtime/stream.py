@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import trio
 
 from swarm.runtime.errors import SwarmError
+from swarm.runtime.ref import Sink
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class Pipe(Generic[T]):
 
     __slots__ = ("_callbacks", "_ended", "_error", "_items", "_left", "_reader", "_registry", "_senders", "window")
 
-    def __init__(self, window: int, registry: dict[Pipe[T], None] | None = None) -> None:
+    def __init__(self, window: int, registry: dict[Sink[Any], None] | None = None) -> None:
         if window < 1:
             raise ValueError(f"a stream's window holds at least one item, not {window}")
         self.window = window

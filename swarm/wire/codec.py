@@ -14,10 +14,10 @@ import msgpack
 
 from swarm.model.plain import PlainError, decoder, encoder
 from swarm.runtime.errors import ErrorCode, SwarmError
-from swarm.wire.frames import BODY_BYTES_MAX
+from swarm.wire.frames import BODY_BYTES_MAX, Packing
 from swarm.wire.registry import WireMessage, by_class
 
-_pack: Final = msgpack.Packer(use_bin_type=True).pack
+_pack: Final = Packing()
 
 
 def declaration(message: object) -> WireMessage:

@@ -1,8 +1,8 @@
 """One connection of a link: drives a multiplexer over a transport, with one writer task and one reader task.
 
 One idea: callers only put frames into the multiplexer's outbox; the writer wakes, drains the whole outbox into messages of
-about 64 KiB, and is the only one who sends, so that a cancelled caller cannot tear a TLS record and many small frames cost
-one websocket message. The reader always reads: what arrives is handed on without waiting.
+about 128 KiB at most, and is the only one who sends, so that a cancelled caller cannot tear a TLS record and many small
+frames cost one websocket message. The reader always reads: what arrives is handed on without waiting.
 """
 
 from __future__ import annotations
@@ -131,14 +131,22 @@ class Incoming:
             self.connection.mux.fail(self.number, error.code.value, error.text, error.details)
             self.connection.kick()
 
+    def offer(self, body: bytes) -> bool:
+        """The stream's next item, if it has credit; False when it has none, or is over."""
+        if not self.connection.mux.item(self.number, body):
+            return False
+        self.connection.kick()
+        return True
+
     async def send(self, body: bytes) -> None:
-        """The stream's next item, waiting for credit; `trio.BrokenResourceError` when the peer gave up."""
-        while not self.connection.mux.item(self.number, body):
+        """The stream's next item, waiting for credit and room; `trio.BrokenResourceError` when it is over."""
+        while not self.connection.mux.has_room and not self.done:
+            await self.connection.parked()
+        while not self.offer(body):
             if self.done:
                 raise trio.BrokenResourceError("the subscriber has gone")
             self._credit = trio.Event()
             await self._credit.wait()
-        self.connection.kick()
 
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call back when the peer gives up or the connection ends (at once if that has happened)."""
@@ -195,10 +203,14 @@ class Connection:
     # --- calls to the peer ------------------------------------------------------------------------------------------
     async def room(self) -> None:
         """Wait until the outbox has room; UNAVAILABLE when the connection is over."""
-        while not self.mux.has_room:
-            await self._room.park()
+        while not self.mux.has_room and not self.mux.over:
+            await self.parked()
         if self.mux.over:
-            raise self.link.gone()
+            raise self.link.gone(self.mux.over)
+
+    async def parked(self) -> None:
+        """Wait until the outbox may have room, or the connection is over."""
+        await self._room.park()
 
     def call(self, pending: Pending | None, kind: int, tag: str, body: bytes, **options: Any) -> int:
         """Put an Open into the outbox; `pending` hears of its outcome (None for offers). Raises UNAVAILABLE."""

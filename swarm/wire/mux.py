@@ -51,7 +51,7 @@ class Limits:
     held_bytes: int = 64 * 1024 * 1024
     """Bodies of the peer's calls that are not answered yet, and stream items that were not read yet."""
     outbox_bytes: int = 512 * 1024
-    """`has_room` says no above this: callers wait, offers are dropped. Eight batches keep a fast link busy."""
+    """`has_room` says no above this: callers wait, offers are dropped. Four batches keep a fast link busy."""
     outbox_bytes_max: int = 128 * 1024 * 1024
     """Answers and items are never refused; a peer that leaves this much unread has its connection ended."""
 

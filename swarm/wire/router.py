@@ -31,6 +31,7 @@ from swarm.wire.codec import decode_message, encode_reply
 from swarm.wire.connection import Incoming
 from swarm.wire.frames import ASK, CALL_NAMES, OFFER, STREAM, TELL, FrameError, caller_of, peer_of
 from swarm.wire.link import Link
+from swarm.wire.outflow import Outflow
 from swarm.wire.registry import At, WireMessage, by_tag
 from swarm.wire.remote import RemoteInlet
 from swarm.wire.routed import RoutedRef
@@ -172,35 +173,34 @@ class Router:
         actor = self.actor(declared)
         message = decode_message(declared, opened.body)
         caller = Caller(peer.node_id, peer.role.value, peer.cluster_id, address)
-        self._deliver(_InLine(declared, incoming, message, caller, actor))
+        self._deliver(_InLine(declared, incoming, message, caller, actor, self))
 
     # --- to a local actor -------------------------------------------------------------------------------------------
     def _deliver(self, item: _InLine) -> None:
         incoming, kind = item.incoming, item.incoming.open.kind
         if kind == OFFER:
             item.actor.offer(item.message, caller=item.caller)
-        elif kind == STREAM:
-            self._nursery.start_soon(self._feed, item)
         elif (line := self._lines.get(item.key)) is not None:
             line.append(item)
-        elif kind == ASK:
-            self._ask(item)
+        elif kind != TELL:
+            self._hand_over(item)
         elif item.actor.offer(item.message, caller=item.caller):
             incoming.answer()
         else:
             self._lines[item.key] = deque([item])
             self._nursery.start_soon(self._serve_line, item.key)
 
-    def _ask(self, item: _InLine) -> None:
-        incoming = item.incoming
-        call = item.actor.deliver(
-            item.message,
-            caller=item.caller,
-            deadline=incoming.deadline,
-            chain=localize(incoming.open.chain, self.me.node_id),
-            on_done=item.settle,
-        )
-        item.router = self
+    def _hand_over(self, item: _InLine) -> None:
+        incoming, actor = item.incoming, item.actor
+        chain = localize(incoming.open.chain, self.me.node_id)
+        if incoming.open.kind == STREAM:
+            window = max(1, incoming.open.window)
+            outflow: Outflow[Any] = Outflow(incoming, item.declared, self.incident)
+            outflow.forget = actor.deliver_stream(item.message, outflow, caller=item.caller, chain=chain, window=window)
+            incoming.on_cancel(outflow.forget)
+            return
+        deadline = incoming.deadline
+        call = actor.deliver(item.message, caller=item.caller, deadline=deadline, chain=chain, on_done=item.settle)
         incoming.on_cancel(call.give_up)
 
     async def _serve_line(self, key: tuple[Link, str]) -> None:
@@ -210,8 +210,8 @@ class Router:
             while line:
                 item = line[0]
                 try:
-                    if item.incoming.open.kind == ASK:
-                        self._ask(item)
+                    if item.incoming.open.kind != TELL:
+                        self._hand_over(item)
                     elif not item.incoming.done:
                         await item.actor.tell(item.message, caller=item.caller)
                         item.incoming.answer()
@@ -220,16 +220,6 @@ class Router:
                 line.popleft()
         finally:
             del self._lines[key]
-
-    async def _feed(self, item: _InLine) -> None:
-        incoming = item.incoming
-        chain = localize(incoming.open.chain, self.me.node_id)
-        window = max(1, incoming.open.window)
-        with self._guarded(incoming):
-            async with item.actor.stream(item.message, window=window, caller=item.caller, chain=chain) as inlet:
-                async for value in inlet:
-                    await incoming.send(encode_reply(item.declared, value))
-            incoming.answer()
 
     # --- to the leader ----------------------------------------------------------------------------------------------
     async def _forward(self, declared: WireMessage, incoming: Incoming, peer: Peer, address: str) -> None:
@@ -287,14 +277,20 @@ class _InLine:
     __slots__ = ("actor", "caller", "declared", "incoming", "message", "router")
 
     def __init__(
-        self, declared: WireMessage, incoming: Incoming, message: Any, caller: Caller, actor: LocalRef
+        self,
+        declared: WireMessage,
+        incoming: Incoming,
+        message: Any,
+        caller: Caller,
+        actor: LocalRef,
+        router: Router,
     ) -> None:
         self.declared = declared
         self.incoming = incoming
         self.message = message
         self.caller = caller
         self.actor = actor
-        self.router: Router | None = None
+        self.router = router
 
     @property
     def key(self) -> tuple[Link, str]:
@@ -312,7 +308,6 @@ class _InLine:
             self.incoming.fail(refusal)
         # An actor that answers with what its message does not declare: its bug, not the link's.
         except Exception as bug:
-            assert self.router is not None
             self.incoming.fail(self.router.incident(bug, self.declared.tag))
 
 

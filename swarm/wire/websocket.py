@@ -118,6 +118,12 @@ class _Watched(trio.abc.Stream):
     async def aclose(self) -> None:
         await self._stream.aclose()
 
+    def step_aside(self) -> None:
+        """The handshake is over: what is read and sent now need not pass through here."""
+        self.on_end = lambda: None
+        self.receive_some = self._stream.receive_some  # type: ignore[assignment, method-assign]
+        self.send_all = self._stream.send_all  # type: ignore[method-assign]
+
 
 class WebsocketTransport:
     """One connection, as `ports.net.Transport`."""
@@ -326,7 +332,7 @@ class WebsocketNet:
             async with trio.open_nursery() as nursery:
                 stream.on_end = nursery.cancel_scope.cancel
                 connection = await upgrade(nursery, stream)
-                stream.on_end = lambda: None
+                stream.step_aside()
                 transport = WebsocketTransport(connection, stream, peer, address)
                 task_status.started(transport)
                 await transport.released.wait()

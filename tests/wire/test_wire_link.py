@@ -343,6 +343,56 @@ async def test_a_failed_stream_gives_its_items_then_its_error(autojump_clock: Cl
             await inlet.receive()
 
 
+async def test_a_sink_has_the_readers_own_window(autojump_clock: Clock) -> None:
+    async with pair() as (manager, _, link):
+        async with link.ref("dispatcher").stream(session(0), window=3) as inlet:
+            await settle()
+            [sink] = manager.actors["dispatcher"].sinks
+            assert [sink.offer(SessionOpened(str(number), 1.0)) for number in range(5)] == [True] * 3 + [False] * 2
+            await settle()
+            for _ in range(2):
+                await inlet.receive()
+            await settle()
+            assert sink.offer(SessionOpened("again", 1.0))
+            sink.close()
+            assert sink.closed
+            assert not sink.offer(SessionOpened("late", 1.0))
+            with pytest.raises(trio.BrokenResourceError):
+                await sink.send(SessionOpened("late", 1.0))
+            assert [item.session_id async for item in inlet] == ["2", "again"]
+        await settle()
+        assert manager.actors["dispatcher"].gave_up == 0  # its own close is no news to it
+
+
+async def test_an_actor_that_dies_fails_its_remote_streams_and_leaves_nothing_behind(autojump_clock: Clock) -> None:
+    async with pair() as (manager, _, link):
+        async with link.ref("dispatcher").stream(session(0)) as inlet:
+            await settle()
+            await refusal(link, "crash")
+            with pytest.raises(ActorDied, match="crashed"):
+                await inlet.receive()
+        assert manager.actors["dispatcher"]._cell.streams == {}
+        async with link.ref("dispatcher").stream(session(3)) as inlet:
+            assert len([item async for item in inlet]) == 3
+        assert manager.actors["dispatcher"]._cell.streams == {}
+        async with link.ref("dispatcher").stream(session(0)) as inlet:
+            await settle()
+        await settle()
+        assert manager.actors["dispatcher"]._cell.streams == {}
+
+
+async def test_an_item_of_the_wrong_type_is_an_incident_and_not_the_actors_end(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with pair() as (manager, _, link), link.ref("dispatcher").stream(session(0)) as inlet:
+        await settle()
+        [sink] = manager.actors["dispatcher"].sinks
+        assert not sink.offer("nonsense")
+        with pytest.raises(SwarmError, match="incident") as caught:
+            await inlet.receive()
+        assert caught.value.details["incident"] in caplog.text
+
+
 # --- refusals --------------------------------------------------------------------------------------------------------
 async def test_a_wrong_role_is_refused_before_the_mailbox(autojump_clock: Clock) -> None:
     async with pair() as (manager, _, link):
