@@ -67,6 +67,7 @@ class ServiceContext:
     now: Instant
     ids: Ids
     _seen: dict[NodeId, tuple[Place, Instant | None]] = field(factory=dict)
+    _well: dict[NodeId, bool] = field(factory=dict)
     _same: dict[RevisionNumber, _Likeness] = field(factory=dict)
 
     @property
@@ -98,6 +99,14 @@ class ServiceContext:
     def next_loss(self, node_id: NodeId) -> Instant | None:
         """The future instant at which a node's tasks become lost if it stays as it is."""
         return self._look(node_id)[1] if node_id else None
+
+    def is_well(self, node_id: NodeId) -> bool:
+        """Whether a task on the node has nothing to fear, now or at a known instant; true for one that has no node yet."""
+        known = self._well.get(node_id)
+        if known is None:
+            place, loss = self._look(node_id) if node_id else (Place.FINE, None)
+            known = self._well[node_id] = place is Place.FINE and loss is None
+        return known
 
     def name_of(self, node_id: NodeId) -> str:
         """What people call the node."""

@@ -39,20 +39,15 @@ def steady_task(ctx: ServiceContext, tasks: Iterable[Task]) -> Task | None:
     """The only live task of a slot that plainly needs no repair, else None: the cheap test that nearly every slot passes."""
     only: Task | None = None
     for task in tasks:
-        if task.is_live:
+        if task.desired <= TaskState.COMPLETE:
             if only is not None:
                 return None
             only = task
-    if (
-        only is None
-        or only.desired is not TaskState.RUNNING
-        or only.status.state > TaskState.RUNNING
-        or ctx.place(only.node_id) is not Place.FINE
-        or ctx.next_loss(only.node_id) is not None
-        or (only.reason is not None and only.reason.code is ReasonCode.WAITING)
-    ):
+    if only is None or only.desired is not TaskState.RUNNING or only.status.state > TaskState.RUNNING:
         return None
-    return only
+    if only.reason is not None and only.reason.code is ReasonCode.WAITING:
+        return None
+    return only if ctx.is_well(only.node_id) else None
 
 
 def is_quiet(ctx: ServiceContext, tasks: Iterable[Task]) -> bool:

@@ -9,6 +9,7 @@ new task start in a slot where another was told to stop and may still run: that 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import groupby
 
 from attrs import define, evolve, field
 
@@ -202,11 +203,16 @@ def _slot_at(ctx: ServiceContext, part: str) -> Slot | None:
 _WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
 
 
+def _number_of(task: Task) -> Number:
+    return task.slot
+
+
 def _take_census(ctx: ServiceContext) -> _Census:
     census = _Census()
     under_way = is_under_way(ctx)
-    for number, collection in ctx.view.slots_of_service(ctx.service.id).items():
-        tasks = tuple(collection)
+    # A service's tasks come by slot: one pass over them costs half of what asking for each slot does.
+    for number, group in groupby(ctx.view.tasks_of_service(ctx.service.id), _number_of):
+        tasks = tuple(group)
         if under_way:
             census.ran_at_max = max(census.ran_at_max, ran_at(tasks))
         need = need_of_slot(ctx, tasks)
