@@ -192,6 +192,8 @@ class Link:
             if self._limits is ANONYMOUS_LIMITS and now - born >= ANONYMOUS_S:
                 return self.close(f"a peer without a certificate is served for {ANONYMOUS_S:g} s only")
             for lane, connection in self.connections.items():
+                if self.peer.role is PeerRole.LOCAL:
+                    break  # the kernel tells when a local client ends, and one that waits for its user may be silent
                 if connection.heard or not connection.attached:
                     connection.heard = False
                     silent_since[lane] = now

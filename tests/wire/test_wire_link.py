@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from nodes import CLUSTER, EPOCH, Node, open_node
 
-from swarm.ca.identity import PeerRole
+from swarm.ca.identity import LOCAL, Peer, PeerRole
 from swarm.executors.base import LogOptions, Stream
 from swarm.model.ids import Instant, NodeId, RaftId, TaskId
 from swarm.model.specs import NodeDescription
@@ -539,6 +539,16 @@ async def test_a_silent_peer_is_given_up(autojump_clock: Clock) -> None:
         before = trio.current_time()
         assert "no sign of life" in await link.closed()
         assert trio.current_time() - before <= link_module.SILENCE_S + 2 * link_module.PING_S
+
+
+async def test_a_local_client_may_be_silent(autojump_clock: Clock) -> None:
+    async with pair() as (manager, _, _):
+        net = manager.net.network.net(LOCAL, "here")
+        manager.net.network.listeners[manager.address].peer = Peer(PeerRole.MANAGER, "m1", "")
+        transport = await net.dial(manager.address, timeout_s=5)
+        await transport.send(f.encode_batch([f.Hello(f.HELLO, 1, "cli", "single")]))
+        await trio.sleep(3600)
+        assert [link.is_open for link in manager.links.all if link.peer.role is PeerRole.LOCAL] == [True]
 
 
 async def test_an_idle_link_lives(autojump_clock: Clock) -> None:

@@ -288,3 +288,37 @@ def test_batches_are_bounded_and_keep_the_order(sizes: list[int], limit: int) ->
         seen += [frame[3] for frame in batch]
     assert seen == [str(number) for number in range(len(sizes))]
     assert mux.outbox_bytes == 0
+
+
+_numbers = st.integers(-2, 9)
+_frames = st.one_of(
+    st.tuples(st.just(f.HELLO), _numbers, st.just("s"), st.just("calls")),
+    st.tuples(st.just(f.OPEN), _numbers, _numbers, st.just("t"), st.binary(max_size=60), st.none(), _numbers),
+    st.tuples(st.just(f.ITEM), _numbers, st.binary(max_size=60)),
+    st.tuples(st.just(f.CREDIT), _numbers, _numbers),
+    st.tuples(st.just(f.END), _numbers),
+    st.tuples(st.just(f.FAIL), _numbers, st.just("code"), st.just("text"), st.just({"a": 1})),
+    st.tuples(st.just(f.CANCEL), _numbers),
+    st.tuples(st.just(f.PING), _numbers, st.booleans()),
+    st.tuples(st.just(f.GO_AWAY), st.just("bye")),
+    st.tuples(st.just(f.WANT), st.just("bulk")),
+)
+
+
+@given(st.booleans(), st.lists(_frames, max_size=30), st.lists(st.sampled_from([f.ASK, f.STREAM]), max_size=3))
+def test_a_hostile_peer_gets_protocol_errors_and_nothing_else(
+    dialler: bool, frames: list[f.Frame], ours: list[int]
+) -> None:
+    mux = m.Mux(dialler=dialler, limits=SMALL)
+    mux.receive([(f.HELLO, 1, "s", "calls")])
+    for kind in ours:
+        mux.open(kind, "t", b"", window=2)
+    try:
+        for frame in f.decode_batch(f.encode_batch(frames)):
+            for event in mux.receive([frame]):
+                if isinstance(event, m.ItemArrived):
+                    mux.taken(event.call, len(event.body))
+    except m.ProtocolError:
+        return
+    assert mux._held_bytes >= 0
+    assert len(mux._theirs) <= SMALL.calls
