@@ -20,8 +20,9 @@ from swarm.runtime.errors import AskTimeout, ErrorCode, SwarmError
 from swarm.runtime.message import Request, Subscribe
 from swarm.wire.codec import declaration, decode_reply, encode_message
 from swarm.wire.errors import error_of
+from swarm.wire.events import Answered, Ended, Failed, GoneAway, ItemArrived
 from swarm.wire.frames import ASK, MESSAGE_BYTES_MAX, STREAM, FrameError, decode_batch, encode_batch
-from swarm.wire.mux import Answered, Ended, Failed, GoneAway, ItemArrived, Mux, ProtocolError
+from swarm.wire.mux import Mux, ProtocolError
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -16,6 +16,7 @@ import trio
 from swarm.ports.net import Transport, TransportClosed
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.stream import Pipe
+from swarm.wire import events as e
 from swarm.wire import mux as m
 from swarm.wire.errors import error_of
 from swarm.wire.frames import Frame, FrameError, Open, decode_batch, encode_batch
@@ -323,52 +324,52 @@ class Connection:
             _ON[type(event)](self, event)
         self.kick()
 
-    def _on_up(self, event: m.Up) -> None:
+    def _on_up(self, event: e.Up) -> None:
         self.up.set()
 
-    def _on_opened(self, event: m.Opened) -> None:
+    def _on_opened(self, event: e.Opened) -> None:
         incoming = Incoming(self, event.call, event.open)
         if event.call:
             self.served[event.call] = incoming
         self.link.handler.handle(incoming)
 
-    def _on_answered(self, event: m.Answered) -> None:
+    def _on_answered(self, event: e.Answered) -> None:
         pending = self.pending.pop(event.call, None)
         if pending is not None:
             pending.answered(event.body)
 
-    def _on_failed(self, event: m.Failed) -> None:
+    def _on_failed(self, event: e.Failed) -> None:
         pending = self.pending.pop(event.call, None)
         if pending is not None:
             pending.failed(error_of(event.code, event.text, event.details))
 
-    def _on_item(self, event: m.ItemArrived) -> None:
+    def _on_item(self, event: e.ItemArrived) -> None:
         pending = self.pending.get(event.call)
         if pending is not None:
             pending.arrived(event.body)
 
-    def _on_ended(self, event: m.Ended) -> None:
+    def _on_ended(self, event: e.Ended) -> None:
         pending = self.pending.pop(event.call, None)
         if pending is not None:
             pending.ended()
 
-    def _on_cancelled(self, event: m.Cancelled) -> None:
+    def _on_cancelled(self, event: e.Cancelled) -> None:
         incoming = self.served.get(event.call)
         if incoming is not None:
             incoming.cancelled()
 
-    def _on_credited(self, event: m.Credited) -> None:
+    def _on_credited(self, event: e.Credited) -> None:
         incoming = self.served.get(event.call)
         if incoming is not None:
             incoming.credited()
 
-    def _on_ponged(self, event: m.Ponged) -> None:
+    def _on_ponged(self, event: e.Ponged) -> None:
         """That it arrived is all that counts."""
 
-    def _on_wanted(self, event: m.Wanted) -> None:
+    def _on_wanted(self, event: e.Wanted) -> None:
         self.link.wanted(event.lane)
 
-    def _on_gone_away(self, event: m.GoneAway) -> None:
+    def _on_gone_away(self, event: e.GoneAway) -> None:
         self._over()
 
     def _over(self) -> None:
@@ -382,15 +383,15 @@ class Connection:
 
 
 _ON: Final[dict[type, Callable[[Connection, Any], None]]] = {
-    m.Up: Connection._on_up,
-    m.Opened: Connection._on_opened,
-    m.Answered: Connection._on_answered,
-    m.Failed: Connection._on_failed,
-    m.ItemArrived: Connection._on_item,
-    m.Ended: Connection._on_ended,
-    m.Cancelled: Connection._on_cancelled,
-    m.Credited: Connection._on_credited,
-    m.Ponged: Connection._on_ponged,
-    m.Wanted: Connection._on_wanted,
-    m.GoneAway: Connection._on_gone_away,
+    e.Up: Connection._on_up,
+    e.Opened: Connection._on_opened,
+    e.Answered: Connection._on_answered,
+    e.Failed: Connection._on_failed,
+    e.ItemArrived: Connection._on_item,
+    e.Ended: Connection._on_ended,
+    e.Cancelled: Connection._on_cancelled,
+    e.Credited: Connection._on_credited,
+    e.Ponged: Connection._on_ponged,
+    e.Wanted: Connection._on_wanted,
+    e.GoneAway: Connection._on_gone_away,
 }

@@ -11,11 +11,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
 from swarm.runtime.errors import ErrorCode
+from swarm.wire.events import (
+    Answered,
+    Cancelled,
+    Credited,
+    Ended,
+    Event,
+    Failed,
+    GoneAway,
+    ItemArrived,
+    Opened,
+    Ponged,
+    Up,
+    Wanted,
+)
 from swarm.wire.frames import (
     BATCH_BYTES,
     CANCEL,
@@ -57,85 +71,6 @@ class Limits:
 
 
 LIMITS: Final = Limits()
-
-
-# --- events ----------------------------------------------------------------------------------------------------------
-class Up(NamedTuple):
-    """The peer's Hello came: calls may flow."""
-
-    hello: Hello
-
-
-class Opened(NamedTuple):
-    """The peer calls; `call` is to be answered, ended or failed unless it is an offer."""
-
-    call: int
-    open: Open
-
-
-class Answered(NamedTuple):
-    """Our ask or tell was answered."""
-
-    call: int
-    body: bytes
-
-
-class Failed(NamedTuple):
-    """Our call was refused or broke."""
-
-    call: int
-    code: str
-    text: str
-    details: dict[str, str]
-
-
-class ItemArrived(NamedTuple):
-    """The next item of our stream. Call `taken` once it was consumed."""
-
-    call: int
-    body: bytes
-
-
-class Ended(NamedTuple):
-    """Our stream is complete."""
-
-    call: int
-
-
-class Cancelled(NamedTuple):
-    """The peer gave up on its call; the Fail that ends it is already in the outbox."""
-
-    call: int
-    reason: str
-
-
-class Credited(NamedTuple):
-    """The stream that we feed may go on."""
-
-    call: int
-
-
-class Ponged(NamedTuple):
-    """Our ping came back."""
-
-    number: int
-
-
-class Wanted(NamedTuple):
-    """The accepting side needs the lane of this name."""
-
-    lane: str
-
-
-class GoneAway(NamedTuple):
-    """The peer ends the connection and says why. All our calls are over."""
-
-    reason: str
-
-
-Event: TypeAlias = (
-    Up | Opened | Answered | Failed | ItemArrived | Ended | Cancelled | Credited | Ponged | Wanted | GoneAway
-)
 
 
 class ProtocolError(Exception):

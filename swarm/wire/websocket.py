@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import trio
 import trio_websocket
@@ -19,8 +19,10 @@ from swarm.ca.certificates import CertificateError
 from swarm.ca.credentials import Credentials
 from swarm.ca.identity import Peer, PeerRole
 from swarm.ports.net import DialError, Listener, Transport, TransportClosed
-from swarm.wire.addresses import join_address, split_address
+from swarm.wire.addresses import split_address
 from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
+from swarm.wire.reasons import handshake_reason, os_reason
+from swarm.wire.streams import ByteStream, Streams, TcpStreams
 from swarm.wire.tls import client_context, explain, peer_of_stream, server_context
 
 HANDSHAKE_S: Final = 10.0
@@ -36,55 +38,6 @@ ACCEPT_RETRY_S: Final = 0.1
 RECEIVE_BYTES: Final = 64 * 1024
 """Bytes read at once; the library's 4 KiB would cost 16 turns of the loop a chunk."""
 RESOURCE: Final = "/swarm/1"
-
-ByteStream: TypeAlias = trio.abc.Stream
-
-
-class Streams(Protocol):
-    """Where byte streams come from: TCP, or a simulation."""
-
-    async def connect(self, host: str, port: int) -> ByteStream:
-        """A stream to that place; raises `OSError`."""
-        ...
-
-    async def listen(self, host: str, port: int) -> list[trio.abc.Listener[trio.abc.Stream]]:
-        """Bound listeners; raises `OSError`."""
-        ...
-
-    def local_address(self, listener: trio.abc.Listener[trio.abc.Stream]) -> str:
-        """host:port that a listener is bound to."""
-        ...
-
-    def remote_address(self, stream: ByteStream) -> str:
-        """host:port of a stream's other side."""
-        ...
-
-
-class TcpStreams:
-    """The machine's TCP."""
-
-    async def connect(self, host: str, port: int) -> ByteStream:
-        """To the first of the host's addresses that answers."""
-        return await trio.open_tcp_stream(host, port)
-
-    async def listen(self, host: str, port: int) -> list[trio.abc.Listener[trio.abc.Stream]]:
-        """On every address of the host; all interfaces for an unspecified one."""
-        return list(await trio.open_tcp_listeners(port, host=host))
-
-    def local_address(self, listener: trio.abc.Listener[trio.abc.Stream]) -> str:
-        """As the kernel says."""
-        assert isinstance(listener, trio.SocketListener)
-        host, port = listener.socket.getsockname()[:2]
-        return join_address(host, port)
-
-    def remote_address(self, stream: ByteStream) -> str:
-        """As the kernel says; empty when the connection is gone already."""
-        assert isinstance(stream, trio.SocketStream)
-        try:
-            host, port = stream.socket.getpeername()[:2]
-        except OSError:
-            return ""
-        return join_address(host, port)
 
 
 class _Watched(trio.abc.Stream):
@@ -225,7 +178,7 @@ class WebsocketNet:
         try:
             listeners = await self._streams.listen(host, port)
         except OSError as error:
-            raise DialError(f"cannot listen on {address}: {_os_reason(error)}") from error
+            raise DialError(f"cannot listen on {address}: {os_reason(error)}") from error
         async with trio.open_nursery() as nursery:
             listener = WebsocketListener(self, self._streams.local_address(listeners[0]))
             for each in listeners:
@@ -280,7 +233,7 @@ class WebsocketNet:
             where = "nothing answered" if raw is None else "it accepted the connection but did not finish the handshake"
             raise DialError(f"cannot connect to {address}: {where} within {timeout_s:g} s") from None
         except OSError as error:
-            raise DialError(f"cannot connect to {address}: {_os_reason(error)}") from error
+            raise DialError(f"cannot connect to {address}: {os_reason(error)}") from error
         except TransportClosed as error:
             raise DialError(f"cannot connect to {address}: {error}") from error
         finally:
@@ -345,7 +298,7 @@ class WebsocketNet:
         if transport is None:
             if isinstance(refused, TransportClosed):
                 raise refused
-            raise TransportClosed(explain(stream.error) or _handshake_reason(refused)) from refused
+            raise TransportClosed(explain(stream.error) or handshake_reason(refused)) from refused
 
 
 class WebsocketListener:
@@ -443,36 +396,3 @@ def _parse(address: str) -> tuple[str, int]:
         return split_address(address)
     except ValueError as error:
         raise DialError(str(error)) from None
-
-
-def _handshake_reason(refused: BaseException | None) -> str:
-    if isinstance(refused, trio_websocket.ConnectionRejected):
-        return f"it answers as a web server (status {refused.status_code}), not as swarm"
-    if refused is None:
-        return (
-            "it closed the connection after the TLS handshake: it does not take this node's certificate "
-            "(of another cluster, or expired), or it is stopping"
-        )
-    return f"the handshake failed: {refused or type(refused).__name__}"
-
-
-def _os_reason(error: OSError) -> str:
-    causes = [cause for cause in getattr(error.__cause__, "exceptions", ()) if isinstance(cause, OSError)]
-    error = causes[0] if causes else error
-    name = type(error).__name__
-    text = error.strerror or str(error) or name
-    advice = _ADVICE.get(name) or _ADVICE_BY_TEXT.get(text, "")
-    return f"{text.lower()}{'; ' + advice if advice else ''}"
-
-
-_ADVICE: Final = {
-    "ConnectionRefusedError": "is swarm running there, and is this its port?",
-    "gaierror": "check the host name",
-    "PermissionError": "ports below 1024 need privileges; choose another with --listen",
-}
-_ADVICE_BY_TEXT: Final = {
-    "Address already in use": "another program has the port; choose another with --listen",
-    "Cannot assign requested address": "this machine has no such address; choose one of its own with --listen",
-    "No route to host": "check the network between the machines",
-    "Network is unreachable": "check the network between the machines",
-}

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from swarm.wire import events as e
 from swarm.wire import frames as f
 from swarm.wire import mux as m
 
@@ -82,10 +83,10 @@ def _value(part: Any) -> str:
     return part.decode() if isinstance(part, bytes) else str(part)
 
 
-def _event(event: m.Event) -> str:
-    if isinstance(event, m.Opened):
+def _event(event: e.Event) -> str:
+    if isinstance(event, e.Opened):
         return f"Opened {event.call} {f.CALL_NAMES[event.open.kind]} {event.open.tag} {event.open.body.decode()}"
-    if isinstance(event, m.Up):
+    if isinstance(event, e.Up):
         return f"Up {event.hello.session} {event.hello.lane}"
     return " ".join([type(event).__name__, *(_value(part) for part in event)])
 
@@ -170,13 +171,13 @@ class TwoSides(RuleBasedStateMachine):
         for event in self.mux[side].receive([wire.popleft() for _ in range(min(count, len(wire)))]):
             self.happen(side, event)
 
-    def happen(self, side: bool, event: m.Event) -> None:
-        if isinstance(event, m.Up):
+    def happen(self, side: bool, event: e.Event) -> None:
+        if isinstance(event, e.Up):
             assert not self.up[side]
             self.up[side] = True
             return
         assert self.up[side]
-        if isinstance(event, m.Opened):
+        if isinstance(event, e.Opened):
             if event.call == 0:
                 self.offers[not side] -= 1
                 assert self.offers[not side] >= 0
@@ -185,18 +186,18 @@ class TwoSides(RuleBasedStateMachine):
             assert key not in self.serving
             self.serving[key] = "stream" if event.open.kind == f.STREAM else "ask"
             self.sent[key] = []
-        elif isinstance(event, m.Cancelled):
+        elif isinstance(event, e.Cancelled):
             del self.serving[(not side, event.call)]
-        elif isinstance(event, m.ItemArrived):
+        elif isinstance(event, e.ItemArrived):
             key = (side, event.call)
             assert self.asking[key] == "stream"
             self.got[key].append(event.body)
             self.unread[key] += 1
-        elif isinstance(event, (m.Answered, m.Ended, m.Failed)):
+        elif isinstance(event, (e.Answered, e.Ended, e.Failed)):
             key = (side, event.call)
             kind = self.asking.pop(key)
-            assert (kind == "ask") == isinstance(event, m.Answered) or isinstance(event, m.Failed)
-            if not isinstance(event, m.Failed) or event.code != "mailbox-full":
+            assert (kind == "ask") == isinstance(event, e.Answered) or isinstance(event, e.Failed)
+            if not isinstance(event, e.Failed) or event.code != "mailbox-full":
                 assert self.got[key] == self.sent[key]
 
     @rule(side=st.booleans(), kind=st.sampled_from([f.TELL, f.ASK, f.STREAM]), window=st.integers(1, 5))
@@ -316,7 +317,7 @@ def test_a_hostile_peer_gets_protocol_errors_and_nothing_else(
     try:
         for frame in f.decode_batch(f.encode_batch(frames)):
             for event in mux.receive([frame]):
-                if isinstance(event, m.ItemArrived):
+                if isinstance(event, e.ItemArrived):
                     mux.taken(event.call, len(event.body))
     except m.ProtocolError:
         return

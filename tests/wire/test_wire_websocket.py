@@ -14,6 +14,7 @@ from swarm.ca.identity import ANONYMOUS, PeerRole
 from swarm.ports.net import DialError, Listener, Transport, TransportClosed
 from swarm.wire import websocket
 from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX
+from swarm.wire.streams import TcpStreams
 from swarm.wire.websocket import WebsocketListener, WebsocketNet, open_net
 
 pytestmark = pytest.mark.integration
@@ -161,7 +162,7 @@ async def test_dialling_nothing_and_something_else() -> None:
 
 
 def TcpAddress(listener: trio.SocketListener) -> str:
-    return websocket.TcpStreams().local_address(listener)
+    return TcpStreams().local_address(listener)
 
 
 async def test_a_taken_port_is_named() -> None:
