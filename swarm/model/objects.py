@@ -57,7 +57,8 @@ class TaskStatus:
     applied_at: Instant = NEVER
     """Leader's clock when the status was committed."""
     running_at: Instant = NEVER
-    """In a status after RUNNING: when RUNNING had been committed; NEVER for a task that never ran. The store fills it in."""
+    """In a status after the first RUNNING one: when that had been committed; NEVER for a task that never ran. The store fills
+    it in."""
 
 
 NEW_STATUS = TaskStatus()

@@ -12,12 +12,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from swarm.model.changes import Kind
 from swarm.model.construct import copier_of
 from swarm.model.ids import NodeId, RevisionNumber, ServiceId, Slot, TaskId, Version
-from swarm.model.idset import EMPTY, IdSet, PrefixIndex, each, with_id, without_id
+from swarm.model.idset import EMPTY, PrefixIndex, each, with_id, without_id
 from swarm.model.objects import Cluster, Node, Revision, Service, StoreObject, Task
 from swarm.model.resources import NodeUsage
 from swarm.model.specs import ServiceSpec
 from swarm.model.states import TaskState
 from swarm.model.usage import NO_USAGE, NodeTasks, RevisionUse
+from swarm.model.views import Lineage, PendingTasks, ServiceSlots, ServiceTasks
 
 _with_ids = copier_of(Task, "service_id", "node_id")
 
@@ -25,97 +26,6 @@ _with_ids = copier_of(Task, "service_id", "node_id")
 PENDING = int(TaskState.PENDING)
 RUNNING = int(TaskState.RUNNING)
 COMPLETE = int(TaskState.COMPLETE)
-
-
-class Lineage:
-    """What belongs to one service id: its revisions (ascending) and its task ids by slot; outlives the service itself."""
-
-    __slots__ = ("id", "revisions", "slots", "tasks")
-
-    def __init__(self, id: ServiceId) -> None:
-        self.id = id
-        self.revisions: list[RevisionUse] = []
-        self.slots: dict[Slot, IdSet] = {}
-        self.tasks = 0
-
-    def use(self, number: RevisionNumber) -> RevisionUse | None:
-        """The revision's entry; the newest is asked for most."""
-        revisions = self.revisions
-        if revisions and revisions[-1].revision.number == number:
-            return revisions[-1]
-        for entry in reversed(revisions):
-            if entry.revision.number == number:
-                return entry
-        return None
-
-
-class ServiceTasks(Collection[Task]):
-    """A service's tasks, by slot and then creation; a live view."""
-
-    __slots__ = ("_lineage", "_tasks")
-
-    def __init__(self, lineage: Lineage, tasks: dict[TaskId, Task]) -> None:
-        self._lineage = lineage
-        self._tasks = tasks
-
-    def __len__(self) -> int:
-        return self._lineage.tasks
-
-    def __iter__(self) -> Iterator[Task]:
-        tasks = self._tasks
-        slots = self._lineage.slots
-        for slot in sorted(slots):
-            ids = slots[slot]
-            if isinstance(ids, str):
-                yield tasks[TaskId(ids)]
-            else:
-                for id in ids:
-                    yield tasks[TaskId(id)]
-
-    def __contains__(self, task: object) -> bool:
-        return isinstance(task, Task) and task.service_id == self._lineage.id and self._tasks.get(task.id) == task
-
-
-class ServiceSlots(Mapping[Slot, Collection[Task]]):
-    """A service's slots, ascending, each with its tasks in order of creation; a live view."""
-
-    __slots__ = ("_slots", "_tasks")
-
-    def __init__(self, slots: dict[Slot, IdSet], tasks: dict[TaskId, Task]) -> None:
-        self._slots = slots
-        self._tasks = tasks
-
-    def __getitem__(self, slot: Slot) -> tuple[Task, ...]:
-        tasks = self._tasks
-        return tuple([tasks[TaskId(id)] for id in each(self._slots[slot])])
-
-    def __iter__(self) -> Iterator[Slot]:
-        return iter(sorted(self._slots))
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def __contains__(self, slot: object) -> bool:
-        return slot in self._slots
-
-
-class PendingTasks(Collection[Task]):
-    """Tasks whose status is PENDING or below, in order of creation; a live view."""
-
-    __slots__ = ("_pending", "_tasks")
-
-    def __init__(self, pending: dict[TaskId, None], tasks: dict[TaskId, Task]) -> None:
-        self._pending = pending
-        self._tasks = tasks
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def __iter__(self) -> Iterator[Task]:
-        return map(self._tasks.__getitem__, self._pending)
-
-    def __contains__(self, task: object) -> bool:
-        return isinstance(task, Task) and task.id in self._pending and self._tasks.get(task.id) == task
 
 
 class Tables:
@@ -165,7 +75,7 @@ class Tables:
 
     def revision(self, service_id: ServiceId, number: RevisionNumber) -> Revision | None:
         """The revision, None when there is none."""
-        use = self._use(service_id, number)
+        use = self.use(service_id, number)
         return None if use is None else use.revision
 
     def spec_of(self, task: Task) -> ServiceSpec | None:
@@ -173,6 +83,10 @@ class Tables:
         lineage = self._lineages.get(task.service_id)
         use = None if lineage is None else lineage.use(task.revision)
         return None if use is None else use.revision.spec
+
+    def holder_of_name(self, folded_name: str) -> ServiceId | None:
+        """Which service has this case-folded name."""
+        return self._names.get(folded_name)
 
     def service_named(self, name: str) -> Service | None:
         """The service of that name in any case."""
@@ -234,7 +148,21 @@ class Tables:
             raise ValueError(f"ids of kind {kind!r} are not looked up by prefix")
         return iter(index.find(prefix))
 
-    def _use(self, service_id: ServiceId, number: RevisionNumber) -> RevisionUse | None:
+    def find(self, kind: Kind, id: str) -> StoreObject | None:
+        """The object of any kind by its store key."""
+        if kind is Kind.TASK:
+            return self._tasks.get(TaskId(id))
+        if kind is Kind.SERVICE:
+            return self._services.get(ServiceId(id))
+        if kind is Kind.NODE:
+            return self._nodes.get(NodeId(id))
+        if kind is Kind.CLUSTER:
+            return self._cluster if self._cluster is not None and self._cluster.id == id else None
+        service_id, _, number = id.rpartition(".")
+        return self.revision(ServiceId(service_id), RevisionNumber(int(number))) if number.isdigit() else None
+
+    def use(self, service_id: ServiceId, number: RevisionNumber) -> RevisionUse | None:
+        """The revision's entry, None when there is none."""
         lineage = self._lineages.get(service_id)
         return None if lineage is None else lineage.use(number)
 

@@ -219,6 +219,22 @@ def test_a_status_after_running_says_since_when_the_task_ran(store: Store) -> No
     assert store.task("t") is before
 
 
+def test_a_status_tells_since_when_the_task_had_been_running(store: Store) -> None:
+    service(store, "s1")
+    for id in ("t1", "t2"):
+        task(store, id, "s1")
+    apply(store, Advance("t1", status=TaskStatus(TaskState.RUNNING, at=4.0, applied_at=5.0)))
+    assert store.task("t1").status.running_at == 0.0
+    apply(store, Advance("t1", status=TaskStatus(TaskState.RUNNING, applied_at=9.0, message="healthy")))
+    assert store.task("t1").status.running_at == 5.0
+    failed = TaskStatus(TaskState.FAILED, applied_at=11.0)
+    apply(store, Advance("t1", status=failed))
+    assert store.task("t1").status == evolve(failed, running_at=5.0)
+    assert store.apply([(Advance("t1", status=failed),)], store.version + 1) == ([None], []), "the same report again"
+    apply(store, Advance("t2", status=failed))
+    assert store.task("t2").status.running_at == 0.0, "it never ran"
+
+
 def test_an_advance_that_brings_nothing_new_is_no_change(store: Store) -> None:
     service(store, "s1")
     it = task(store, "t1", "s1")
