@@ -7,6 +7,9 @@ from orch_world import World, nothing_to_do, spec
 
 from swarm.model.specs import RestartPolicy
 from swarm.model.states import Availability, NodeState, RestartCondition, TaskState
+from swarm.plan.reap import Reaper
+from swarm.plan.replicated import ReplicatedPlanner
+from swarm.plan.schedule.planner import Scheduler
 
 
 def started(replicas: int = 3, nodes: str = "a b c", **fields: object) -> World:
@@ -404,3 +407,20 @@ def test_restart_none_a_lost_node_is_waited_for_and_a_drained_one_stops() -> Non
     world.run()
     assert len(world.running()) == 1
     assert not nothing_to_do(world)
+
+
+def test_a_placed_replacement_still_says_what_it_replaces_and_why() -> None:
+    world = World("a b", all=[ReplicatedPlanner(), Reaper(), Scheduler()])
+    world.create(spec(replicas=2, restart=RestartPolicy(delay_s=0)))
+    world.run()
+    world.report("t1", TaskState.FAILED, error="exit code 7")
+    world.run()
+    reason = world.task("t3").reason
+    assert reason is not None and reason.previous_task == "t1"
+    assert "exit code 7" in reason.text and "the best of" in reason.text
+    world.set_node("a", state=NodeState.DOWN)
+    world.set_node("b", availability=Availability.PAUSE)
+    world.run()
+    waiting = next(task for task in world.live() if not task.node_id)
+    assert waiting.reason is not None and waiting.reason.previous_task
+    assert "no suitable node" in waiting.reason.text

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+from attrs import evolve
+
 from swarm.model.changes import Advance, Assign, Group, Kind
 from swarm.model.construct import constructor_of
 from swarm.model.events import Event
@@ -181,11 +183,15 @@ class _Turn:
         self, task: Task, node_id: NodeId, status: TaskStatus, claimed: tuple[GenericResource, ...], reason: Reason
     ) -> None:
         id = task.id
+        if task.reason is not None and task.reason.previous_task:
+            reason = _with_predecessor(reason, task.reason)
         self.groups.append((_new_assign(id, task.version, node_id, status, claimed, reason),))
         self.memory.in_flight[id] = node_id
 
     def _tell(self, task: Task, error: str, reason: Reason) -> None:
         """Write why the task waits, unless that is what it says already."""
+        if task.reason is not None and task.reason.previous_task:
+            reason = evolve(reason, previous_task=task.reason.previous_task)
         if task.status.error == error and task.status.state is TaskState.PENDING and task.reason == reason:
             return
         status = TaskStatus(TaskState.PENDING, at=self.now, error=error, applied_at=self.now)
@@ -347,6 +353,13 @@ class _Turn:
             group.told, group.told_at = True, self.now
         memory.queue.pop(key, None)
         return True
+
+
+def _with_predecessor(placed: Reason, made: Reason) -> Reason:
+    """Why a replacement is where it is: what it replaces and why, unless a wait has overwritten that, then why this node."""
+    told = made.code is not ReasonCode.NO_NODE and made.code is not placed.code
+    text = f"{made.text}; {placed.text}" if told else placed.text
+    return evolve(placed, text=text, previous_task=made.previous_task)
 
 
 def _settings(cluster: object) -> object:
