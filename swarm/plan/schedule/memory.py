@@ -308,10 +308,10 @@ class SchedulerMemory:
         """Where the group's tasks keep failing; the first time, what the store's history tells is taken in."""
         service_id = group.service_id
         if service_id not in self._histories_read:
-            tasks = view.tasks_of_service(service_id)
-            if len(tasks) > len(group.tasks):
-                self._histories_read.add(service_id)
-                for task in tasks:
+            self._histories_read.add(service_id)
+            # Whatever fails from now on arrives as an event; a service that only has tasks that wait has no history.
+            if view.count_tasks_of_service(service_id) > len(group.tasks):
+                for task in view.tasks_of_service(service_id):
                     if task.status.state > _RUNNING:
                         self.failures.record(revision_key(service_id, task.revision), task)
         return self.failures.faulty(key)

@@ -303,8 +303,8 @@ class _Turn:
     def _standing(self, group: Waiting) -> GroupStanding:
         """How a small service sees the nodes: those that have tasks of it."""
         standing = GroupStanding(group.service_id)
-        tasks = self.view.tasks_of_service(group.service_id)
-        if len(tasks) > len(group.tasks):
+        if self.view.count_tasks_of_service(group.service_id) > len(group.tasks):
+            tasks = self.view.tasks_of_service(group.service_id)
             fleet = self.memory.fleet
             for node_id in dict.fromkeys(task.node_id for task in tasks if task.node_id):
                 room = fleet.get(node_id)
