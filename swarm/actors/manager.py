@@ -8,16 +8,16 @@ that leadership can be handed over while others still reach this manager.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import trio
-from attrs import define, evolve, field
+from attrs import evolve
 
 from swarm.actors.ca import CertificateAuthority
 from swarm.actors.context import ManagerContext, NodeContext
 from swarm.actors.control.api import ControlApi
 from swarm.actors.leader import leave_leader, run_leader
 from swarm.actors.listener import GetBoundAddress, Listener
+from swarm.actors.manager_life import ManagerLife
 from swarm.actors.membership import MembershipActor
 from swarm.actors.raft_member import RaftMember
 from swarm.actors.raft_messages import Leadership, WatchLeadership
@@ -39,22 +39,6 @@ LEADER_DIAL_S = 5.0
 JOIN_TIMEOUT_S = 30.0
 JOIN_RETRY_S = 1.0
 ON_WIRE = ("raft", "store", "membership", "ca", "control")
-
-
-@define
-class ManagerLife:
-    """One stay in the manager scope: how others end it, and what it tells while it lasts."""
-
-    end: trio.Event = field(factory=trio.Event)
-    """Set to leave the scope in order."""
-    waiting: Callable[[str], None] = field(default=lambda text: None)
-    """Told what the manager waits for."""
-    removed: Callable[[], None] = field(default=lambda: None)
-    """Told once when the other members have taken this one out."""
-    context: ManagerContext | None = None
-    leadership: Leadership | None = None
-    ready: trio.Event = field(factory=trio.Event)
-    """Set when this manager knows a leader."""
 
 
 async def run_manager(parent: Scope, node: NodeContext, life: ManagerLife) -> None:

@@ -21,7 +21,7 @@ from swarm.actors.agent import Agent, AgentConfig
 from swarm.actors.context import NodeConfig, NodeContext, NodePorts
 from swarm.actors.gateway import Gateway
 from swarm.actors.identify import AnonymousDialler, identify
-from swarm.actors.manager import ManagerLife, run_manager
+from swarm.actors.manager_life import ManagerLife
 from swarm.actors.managers import Managers
 from swarm.actors.raft_messages import GetRaftStatus, RaftStatusView
 from swarm.actors.renewer import CredentialsChanged, Renewer, RenewNow, TrustRoots
@@ -208,6 +208,8 @@ async def _follow_role(scope: Scope, node: NodeContext, facts: Facts, front: Nod
             node.save(evolve(node.file, raft_id=RaftId(0)))
             await facts.until(lambda now: now.end is not None or now.role is PeerRole.MANAGER)
             continue
+        from swarm.actors.manager import run_manager  # a worker does without a manager's 10 MB of code
+
         facts.removed = False
         life = ManagerLife(waiting=front.manager_waits, removed=lambda: facts.set(removed=True))
         front.manager = life

@@ -71,6 +71,7 @@ from swarm.raft.messages import (
     Vote,
     VoteReply,
 )
+from swarm.raft.progress import ProgressState
 from swarm.raft.ready import ChunkWanted, Leadership, ProgressView, RaftStatus, Ready, Role
 from swarm.raft.state import RandomInt, State
 
@@ -419,6 +420,22 @@ class Raft:
         return snapshot.compact(state, kept_entries)
 
     # --- looking in ------------------------------------------------------------------------------------------------
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way that a single tick could move: heartbeats alone keep things as they are.
+
+        A caller may then let as many ticks as a heartbeat takes pass at once, until something comes up.
+        """
+        state, log = self._state, self._state.log
+        if state.role is Role.FOLLOWER:
+            return state.leader != NOBODY and state.timeout >= state.config.election_ticks
+        if state.role is not Role.LEADER or state.transfer_target or log.commit != log.last_index:
+            return False
+        return all(
+            raft_id == state.id or (found.state is ProgressState.REPLICATE and found.match == log.last_index)
+            for raft_id, found in state.progress.items()
+        )
+
     @property
     def status(self) -> RaftStatus:
         """This member's state now."""
