@@ -38,6 +38,7 @@ from swarm.plan.jobs import JobsPlanner
 from swarm.plan.reap import Reaper
 from swarm.plan.rehearsal import Rehearsal
 from swarm.plan.replicated import ReplicatedPlanner
+from swarm.plan.schedule.planner import Scheduler
 
 NOON = Instant(1_000_000.0)
 FAST = RestartPolicy(delay_s=5.0)
@@ -93,6 +94,8 @@ class World:
         """Nodes that neither hear nor tell."""
         self.full: set[NodeId] = set()
         """Nodes that take no further task."""
+        self.scheduled = any(planner.name == "scheduler" for planner in all)
+        """The real scheduler places, so that nobody else does."""
         self.checks: list[Callable[[World, Event], None]] = []
         self._service_ids = CountingIds("s")
         self.rehearsal = Rehearsal(Store(), list(all) or planners(), NOON, CountingIds())
@@ -241,6 +244,8 @@ class World:
     def place(self) -> bool:
         """Give each waiting task the usable node with the fewest tasks; True when something changed."""
         placed = False
+        if self.scheduled:
+            return False
         for task in list(self.store.pending_tasks()):
             if not task.is_live:
                 self.report(task.id, TaskState.SHUTDOWN)
@@ -321,7 +326,7 @@ class World:
 def nothing_to_do(world: World, all: Sequence[Planner[Any]] = ()) -> list[Group]:
     """What fresh planners would still change: nothing, after their own results."""
     groups: list[Group] = []
-    for planner in list(all) or planners():
+    for planner in list(all) or [*planners(), *([Scheduler()] if world.scheduled else [])]:
         memory, keys = planner.start(world.store)
         groups += planner.plan(world.store, list(keys), memory, world.now, CountingIds("x")).groups
     return groups

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orch_world import World, nothing_to_do, spec
+from orch_world import World, nothing_to_do, planners, spec
 
 from swarm.model.changes import Delete, Kind
 from swarm.model.events import Event
@@ -29,7 +29,9 @@ from swarm.model.specs import (
     UpdateConfig,
 )
 from swarm.model.states import Availability, FailureAction, NodeState, TaskState, UpdateOrder, UpdateState
+from swarm.plan.enforce import ConstraintEnforcer
 from swarm.plan.progress import service_facts
+from swarm.plan.schedule.planner import Scheduler
 
 Action: TypeAlias = "tuple[str, int]"
 
@@ -53,8 +55,8 @@ def declared(mode: Mode, version: str = "1", **update: object) -> ServiceSpec:
 class Player:
     """Plays actions on a world with one service."""
 
-    def __init__(self, mode: Mode, **update: object) -> None:
-        self.world = World(" ".join(NODES))
+    def __init__(self, mode: Mode, *, everybody: bool = False, **update: object) -> None:
+        self.world = World(" ".join(NODES), all=[*planners(), Scheduler(), ConstraintEnforcer()] if everybody else [])
         self.version = 1
         self.world.create(declared(mode, **update))
         self.world.run()
@@ -303,3 +305,16 @@ def test_drains_never_take_a_running_replica_away(script: list[Action]) -> None:
         }
     player.heal()
     assert_at_rest(world)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(actions(*CALM, *TROUBLE, *CHANGES), st.sampled_from([Replicated(3), Global(), ReplicatedJob(2, 4), GlobalJob()]))
+def test_all_planners_together_converge(script: list[Action], mode: Mode) -> None:
+    """With the real scheduler and the enforcer at work."""
+    player = Player(mode, everybody=True)
+    for action in script:
+        if isinstance(mode, ReplicatedJob | GlobalJob) and action[0] == "roll_back":
+            continue
+        player.play(action)
+    player.heal()
+    assert_at_rest(player.world)
