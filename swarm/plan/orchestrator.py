@@ -14,9 +14,9 @@ from typing import ClassVar, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from swarm.model.changes import Kind
+from swarm.model.changes import Advance, Kind
 from swarm.model.events import Event
-from swarm.model.ids import Ids, Instant, NodeId, ServiceId, Version
+from swarm.model.ids import Ids, Instant, NodeId, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Service, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.snapshot import Snapshot
@@ -24,7 +24,6 @@ from swarm.model.states import Availability, NodeState, TaskState
 from swarm.plan.base import Plan
 from swarm.plan.context import Draft, ServiceContext, because
 from swarm.plan.keys import ALL, EVERYTHING, node_key, parse_key, part_key
-from swarm.plan.slots import stop
 
 V = TypeVar("V")
 
@@ -89,6 +88,8 @@ class Memory:
 
     scaling: dict[ServiceId, Scaling] = field(factory=dict)
     rolling: dict[ServiceId, Rolling] = field(factory=dict)
+    retiring: dict[ServiceId, tuple[TaskId, ...]] = field(factory=dict)
+    """Tasks of removed services that are still to be told to stop."""
     unwell: frozenset[NodeId] = frozenset()
     """Nodes whose state may concern a task that arrives there."""
     owned: frozenset[ServiceId] = frozenset()
@@ -217,8 +218,7 @@ class Orchestrator(ABC):
                 continue
             ctx = contexts.get(service_id) or self._context(draft, service_id)
             if ctx is None:
-                whole.setdefault(service_id, Request()).itself = True
-                continue
+                continue  # it was removed, which its own key tells, or it is of another kind
             contexts[service_id] = ctx
             if draft.budget <= 0:
                 draft.again[part_key(service_id, part)] = None
@@ -271,16 +271,19 @@ class Orchestrator(ABC):
 
     def _retire(self, draft: Draft, service_id: ServiceId, memory: Memory) -> Memory:
         """Stop all that a removed service left; the reaper deletes the records once the tasks have stopped."""
+        left = memory.retiring.get(service_id)
+        if left is None:
+            tasks = draft.view.tasks_of_service(service_id)
+            left = tuple(task.id for task in tasks if task.desired is not TaskState.REMOVE and self.owns_task(task))
         reason = because(ReasonCode.SERVICE_REMOVED, "its service was removed")
-        for task in draft.view.tasks_of_service(service_id):
-            if task.desired is TaskState.REMOVE or not self.owns_task(task):
-                continue
-            if draft.budget <= 0:
-                draft.again[service_id] = None
-                break
-            draft.budget -= 1
-            draft.add(stop(task, reason, TaskState.REMOVE))
-        return evolve(forget(memory, service_id), owned=memory.owned - {service_id})
+        now, left = left[: draft.budget], left[draft.budget :]
+        draft.budget -= len(now)
+        draft.groups += [(Advance(task_id, desired=TaskState.REMOVE, reason=reason),) for task_id in now]
+        retiring = without(memory.retiring, service_id)
+        if left:
+            draft.again[service_id] = None
+            retiring[service_id] = left
+        return evolve(forget(memory, service_id), retiring=retiring, owned=memory.owned - {service_id})
 
 
 def is_unwell(node: Node) -> bool:
