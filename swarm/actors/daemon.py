@@ -36,6 +36,10 @@ from swarm.wire.websocket import open_net
 GC_THRESHOLD = 50_000
 """Allocations between two collections: objects here are acyclic data for the most part, and a pause stalls every actor."""
 
+SWITCH_INTERVAL_S = 0.0005
+"""How long the loop's thread may keep the log's writer thread waiting: with Python's 5 ms a commit under load takes twice
+as long (measured: p50 32 ms against 17 ms)."""
+
 Notify = Callable[[dict[str, str]], None]
 
 
@@ -94,6 +98,7 @@ def run_daemon(config: NodeConfig, log_level: str, notify: Notify) -> None:
     """Be a node in this process until it is told to stop; `notify` hears what it waits for and when it is ready."""
     _set_up_logging(log_level)
     gc.set_threshold(GC_THRESHOLD, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def ready(status: NodeStatusView, founded: bool) -> None:
         gc.collect()

@@ -183,10 +183,15 @@ def _announce(news: dict[str, str]) -> None:
 
 def _start_detached(options: Options, secret: str | None) -> None:
     """Start this very command again without `--detach`, and report on it until it is ready."""
+    from swarm.ports.state_dir import refuse_foreign
+
     directory = options.directory
     try:
+        refuse_foreign(directory)  # before the log is made there
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = (directory / LOG_NAME).open("ab")
+    except SwarmError as error:
+        fail(error)
     except OSError as error:
         stop(f"the state directory {directory} cannot be written: {error.strerror}", hint="give another --state-dir")
     reader, writer = os.pipe()

@@ -308,7 +308,7 @@ def open_state_dir(path: Path) -> StateDir:
             f"the path {root} is too long: with the socket's name it must fit into {SOCKET_PATH_BYTES_MAX} bytes; "
             "name a shorter one with --state-dir",
         )
-    _refuse_foreign(root)
+    refuse_foreign(root)
     files: DiskFiles = lock_directory(root)
     try:
         return StateDir(files)
@@ -317,7 +317,8 @@ def open_state_dir(path: Path) -> StateDir:
         raise
 
 
-def _refuse_foreign(root: Path) -> None:
+def refuse_foreign(root: Path) -> None:
+    """PRECONDITION when the directory holds other things, so that nothing of ours is ever mixed with them."""
     try:
         names = {entry.name for entry in root.iterdir()}
     except FileNotFoundError:

@@ -209,6 +209,7 @@ def test_a_state_directory_in_use_damaged_or_foreign_is_refused(shared: LocalClu
     (tmp_path / "photos" / "cat.jpg").write_text("miaow")
     foreign = shared.attempt("up", "--state-dir", str(tmp_path / "photos"), "--detach")
     assert foreign.returncode == 1 and "holds no node" in foreign.stderr
+    assert [entry.name for entry in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
     joined = shared.attempt(
         "join", shared.addresses["m"], "--state-dir", str(shared.directory / "w"), "--detach",
         env={"SWARM_TOKEN": shared.run("token", "worker", "-q", node="m").strip()},
