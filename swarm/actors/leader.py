@@ -64,7 +64,7 @@ ACTORS: tuple[LeaderActor, ...] = (
         on_wire=True,
     ),
     LeaderActor("logs", lambda manager, term: LogBroker(manager.store, manager.agent_of), on_wire=True),
-    LeaderActor("roles", lambda manager, term: RoleManager(manager.store, manager.raft, term)),
+    LeaderActor("roles", lambda manager, term: RoleManager(manager.store, manager.raft, manager.membership, term)),
 )
 
 

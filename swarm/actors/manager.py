@@ -12,6 +12,7 @@ import logging
 import trio
 from attrs import evolve
 
+from swarm.actors.admission import Admission
 from swarm.actors.ca import CertificateAuthority
 from swarm.actors.context import ManagerContext, NodeContext
 from swarm.actors.control.api import ControlApi
@@ -20,14 +21,14 @@ from swarm.actors.listener import GetBoundAddress, Listener
 from swarm.actors.manager_life import ManagerLife
 from swarm.actors.membership import MembershipActor
 from swarm.actors.raft_member import RaftMember
-from swarm.actors.raft_messages import Leadership, WatchLeadership
+from swarm.actors.raft_messages import GetRaftStatus, Leadership, RaftStatusView, TransferLeadership, WatchLeadership
 from swarm.actors.raft_start import MemberStart
 from swarm.actors.store import StoreActor
 from swarm.model.ids import NodeId, RaftId
 from swarm.model.snapshot import Snapshot
 from swarm.ports.net import DialError
 from swarm.runtime.errors import ErrorCode, SwarmError
-from swarm.runtime.ref import Inlet
+from swarm.runtime.ref import Inlet, Ref
 from swarm.runtime.scope import Scope
 from swarm.wire.link import Link
 from swarm.wire.messages.raft import JoinRaft, Member, Membership
@@ -38,6 +39,11 @@ LEADERSHIP_WINDOW = 16
 LEADER_DIAL_S = 5.0
 JOIN_TIMEOUT_S = 30.0
 JOIN_RETRY_S = 1.0
+HAND_OVER_S = 3.0
+"""At an orderly stop: for another manager to take the leadership over."""
+ADDRESS_RETRY_S = 0.5
+"""Between two tries to make a changed address known."""
+STATUS_S = 5.0
 ON_WIRE = ("raft", "store", "membership", "ca", "control")
 
 
@@ -53,17 +59,55 @@ async def run_manager(parent: Scope, node: NodeContext, life: ManagerLife) -> No
 
 async def _cancel_at_end(life: ManagerLife, scope: trio.CancelScope) -> None:
     await life.end.wait()
+    if life.context is not None and life.leadership is not None and not life.leadership.removed:
+        await _hand_over(life.context)
     scope.cancel()
+
+
+async def _hand_over(manager: ManagerContext) -> None:
+    """Have another manager lead before this one goes, so that nobody waits for an election."""
+    try:
+        status: RaftStatusView = await manager.raft.ask(GetRaftStatus(), timeout_s=STATUS_S)
+        if status.role != "leader" or len(status.members) < 2:
+            return
+        await manager.raft.ask(TransferLeadership(), timeout_s=HAND_OVER_S)
+    except SwarmError as error:
+        log.warning("leadership could not be handed over: %s", error.text)
 
 
 async def _be_manager(scope: Scope, node: NodeContext, life: ManagerLife) -> None:
     listener = await scope.start("listener", lambda: Listener(node.net, node.file.listen, node.links))
     _learn_address(node, await listener.ask(GetBoundAddress(), timeout_s=LEADER_DIAL_S))
     start = await _how_to_begin(node, life)
-    manager = await _start_actors(scope, node, life, start)
+    manager = await _start_actors(scope, node, life, start, listener)
     life.context = manager
-    async with manager.raft.stream(WatchLeadership(), window=LEADERSHIP_WINDOW) as inlet:
+    async with (
+        manager.raft.stream(WatchLeadership(), window=LEADERSHIP_WINDOW) as inlet,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_announce_address, manager, life)
         await _follow_leadership(scope, manager, life, inlet)
+        nursery.cancel_scope.cancel()
+
+
+async def _announce_address(manager: ManagerContext, life: ManagerLife) -> None:
+    """See to it that Raft has this member's present address: it may have come back under another one."""
+    await life.ready.wait()
+    here, said = manager.advertised(), ""
+    while True:
+        try:
+            status: RaftStatusView = await manager.raft.ask(GetRaftStatus(), timeout_s=STATUS_S)
+            known = next((member.address for member in status.members if member.raft_id == manager.raft_id), here)
+            if known == here:
+                return
+            request = JoinRaft(here, manager.raft_id)
+            await manager.router.local("membership").ask(request, timeout_s=JOIN_TIMEOUT_S)
+            log.info("the managers know this one at %s now, no more at %s", here, known)
+        except SwarmError as error:
+            if error.text != said:
+                log.warning("the managers do not know yet that this one is at %s now: %s", here, error.text)
+            said = error.text
+        await trio.sleep(ADDRESS_RETRY_S)
 
 
 def _learn_address(node: NodeContext, bound: str) -> None:
@@ -105,10 +149,19 @@ async def _join_raft(node: NodeContext, life: ManagerLife) -> Membership:
         await trio.sleep(JOIN_RETRY_S)
 
 
-async def _start_actors(scope: Scope, node: NodeContext, life: ManagerLife, start: MemberStart) -> ManagerContext:
+async def _start_actors(
+    scope: Scope, node: NodeContext, life: ManagerLife, start: MemberStart, listener: Ref
+) -> ManagerContext:
     data_key = node.state.data_key(node.entropy)
     log_store = node.ports.log_store(node.state, data_key)
-    raft = await scope.start("raft", lambda: RaftMember(start, log_store, node.links, node.entropy))
+    starts = [start]
+
+    def new_member() -> RaftMember:
+        # What is forced is forced once: a member that is restarted goes on from its log.
+        first, starts[0] = starts[0], evolve(starts[0], force_new_cluster=False)
+        return RaftMember(first, log_store, node.links, node.entropy)
+
+    raft = await scope.start("raft", new_member)
     stores: list[StoreActor] = []
 
     def new_store() -> StoreActor:
@@ -121,6 +174,7 @@ async def _start_actors(scope: Scope, node: NodeContext, life: ManagerLife, star
     )
     manager = ManagerContext(node, node.file.raft_id, store, raft, membership, lambda: stores[0].view())
     authority = await scope.start("ca", lambda: CertificateAuthority(store, node.clock, node.entropy))
+    await scope.start("admission", lambda: Admission(store, listener, node.router))
     control = await scope.start("control", lambda: ControlApi(manager))
     for name, ref in zip(ON_WIRE, (raft, store, membership, authority, control), strict=True):
         node.router.register(name, ref)
@@ -166,8 +220,23 @@ async def _follow_leadership(
                 leading = None
             if news.is_leader and leading is None:
                 log.info("term %d: this manager leads", news.term)
+                await _tell_given_up(manager, life)
                 leading = _Leading(scope, manager, news.term)
                 nursery.start_soon(leading.run)
+
+
+async def _tell_given_up(manager: ManagerContext, life: ManagerLife) -> None:
+    """After a forced new cluster: whose logs could not be seen."""
+    status: RaftStatusView = await manager.raft.ask(GetRaftStatus(), timeout_s=STATUS_S)
+    if status.given_up and not life.note:
+        names = ", ".join(f"{_name(manager.view(), NodeId(id))} ({id})" for id in status.given_up)
+        life.note = (
+            f"this manager goes on alone with what its own log holds; the logs of {names} could not be seen: what only they "
+            "acknowledged is lost. Never start them with their old state: swarm node rm them, erase their state "
+            "directories and join them anew"
+        )
+        log.warning("%s", life.note)
+        life.say(life.note)
 
 
 class _Leading:

@@ -15,12 +15,16 @@ from swarm.actors.raft_messages import Leadership
 class ManagerLife:
     """One stay in the manager scope: how others end it, and what it tells while it lasts."""
 
-    end: trio.Event = field(factory=trio.Event)
-    """Set to leave the scope in order."""
     waiting: Callable[[str], None] = field(default=lambda text: None)
     """Told what the manager waits for."""
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Told what an operator must read."""
+    end: trio.Event = field(factory=trio.Event)
+    """Set to leave the scope in order."""
     removed: Callable[[], None] = field(default=lambda: None)
     """Told once when the other members have taken this one out."""
+    note: str = ""
+    """What an operator should know of this stay, in words."""
     context: ManagerContext | None = None
     leadership: Leadership | None = None
     ready: trio.Event = field(factory=trio.Event)

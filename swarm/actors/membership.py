@@ -188,8 +188,8 @@ class MembershipActor(Actor):
             raise SwarmError(
                 ErrorCode.PRECONDITION,
                 f"{after.voters} managers, {after.reachable} reachable: removing {name} would leave {after.left} of "
-                f"{after.voters - 1}, and {after.needed} are needed; bring a manager back first (--force takes it out all the "
-                "same, and nothing can be changed until one is back)",
+                f"{after.voters - 1}, and {after.needed} {'is' if after.needed == 1 else 'are'} needed to go on; bring a manager "
+                "back, or promote another node, first",
             )
 
     # --- the member ------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from swarm.model.generic import parse as parse_resources
 from swarm.model.ids import Instant, NodeId, RaftId
 from swarm.model.specs import NodeDescription, Resources
 from swarm.model.states import Role
+from swarm.ports.net import DialError
 from swarm.ports.paths import SOCKET_NAME
 from swarm.runtime.actor import Actor, on
 from swarm.runtime.errors import ErrorCode, SwarmError
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 20.0
 LEAVE_TIMEOUT_S = 60.0
 DEMOTION_TIMEOUT_S = 45.0
+LISTEN_RETRY_S = 2.0
+"""Between two tries of a node that was promoted to listen."""
 STATUS_TIMEOUT_S = 5.0
 PEER_ROLES = {Role.WORKER: PeerRole.WORKER, Role.MANAGER: PeerRole.MANAGER}
 
@@ -148,7 +151,7 @@ def use_credentials(node: NodeContext, credentials: Credentials) -> Peer:
 
 async def _live(node: NodeContext, told: Told, founded: bool, stop: trio.Event) -> End:
     facts = Facts(role=node.router.me.role)
-    front = Node(node, facts)
+    front = Node(node, facts, told.waiting)
     async with open_scope("node", log=log) as scope, trio.open_nursery() as nursery:
         ref = await scope.start("node", lambda: front, restart=Restart.NEVER)
         node.router.register("node", ref)
@@ -206,17 +209,32 @@ async def _follow_role(scope: Scope, node: NodeContext, facts: Facts, front: Nod
     while facts.end is None:
         if facts.role is not PeerRole.MANAGER:
             node.save(evolve(node.file, raft_id=RaftId(0)))
+            front.agent_runs = True
             await facts.until(lambda now: now.end is not None or now.role is PeerRole.MANAGER)
             continue
         from swarm.actors.manager import run_manager  # a worker does without a manager's 10 MB of code
 
         facts.removed = False
-        life = ManagerLife(waiting=front.manager_waits, removed=lambda: facts.set(removed=True))
+        life = ManagerLife(front.manager_waits, front.say, removed=lambda: facts.set(removed=True))
         front.manager = life
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_life, facts, life)
-            await run_manager(scope, node, life)
-            nursery.cancel_scope.cancel()
+        promoted, refused = front.agent_runs, ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_life, facts, life)
+                await run_manager(scope, node, life)
+                nursery.cancel_scope.cancel()
+        except* DialError as errors:
+            # At its start a node that cannot listen ends; one that is promoted has tasks to look after, and tries again.
+            if not promoted:
+                raise
+            refused = f"it was promoted and cannot be a manager yet: {errors.exceptions[0]}"
+        if refused:
+            front.manager_waits(refused)
+            log.error("%s", refused)
+            with trio.move_on_after(LISTEN_RETRY_S):
+                await facts.until(lambda now: now.end is not None or now.role is not PeerRole.MANAGER)
+            continue
+        front.agent_runs = True
         front.manager = None
         if facts.end is None:
             await _left_raft(node, facts)
@@ -238,14 +256,18 @@ async def _left_raft(node: NodeContext, facts: Facts) -> None:
 class Node(Actor):
     """The actor `node`: answers for this machine, and turns news from the managers into facts."""
 
-    def __init__(self, node: NodeContext, facts: Facts) -> None:
+    def __init__(self, node: NodeContext, facts: Facts, say: Callable[[str], None]) -> None:
         self._node = node
         self._facts = facts
+        self.say = say
+        """Tell whoever started the daemon, as long as the node is not ready."""
         self._waiting = "starting"
         self._bell = trio.Event()
         self.renewer: Ref | None = None
         self.agent: Ref | None = None
         self.manager: ManagerLife | None = None
+        self.agent_runs = False
+        """This node has been a working node since it started: what keeps it from being a manager does not end it."""
 
     # --- news ------------------------------------------------------------------------------------------------------
     @on(SessionNews)
@@ -330,7 +352,13 @@ class Node(Actor):
             commit_index=raft.commit_index if raft is not None else 0,
             applied_index=raft.applied_index if raft is not None else 0,
             members=raft.members if raft is not None and not anonymous else (),
+            notes=() if anonymous else self._notes(raft),
         )
+
+    def _notes(self, raft: RaftStatusView | None) -> tuple[str, ...]:
+        life = self.manager
+        found = (life.note if life is not None else "", raft.problem if raft is not None else "")
+        return tuple(text for text in found if text)
 
     def _state(self, agent: AgentStatus | None) -> str:
         if self._facts.end is not None:

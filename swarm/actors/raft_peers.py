@@ -84,6 +84,8 @@ class _Peer:
     """Where to send; None while there is no link."""
     problem: str = "not connected yet"
     leaving: bool = False
+    claimed: str = ""
+    """Where the member itself says it is reached, when that is not what the membership says."""
 
 
 class Host(Protocol):
@@ -127,12 +129,18 @@ class RaftPeers:
                 self._host.job(self._farewell, peer, name=f"farewell {raft_id:x}")
 
     def meet(self, member: Member) -> None:
-        """Somebody who may not be in the membership yet is reached there."""
+        """Somebody who says to be reached there: a member that moved, or one who is not in the membership yet.
+
+        `member.node_id` is who its certificate says; a member is known by that, so its new address may be tried at once.
+        """
         known = self._peers.get(member.raft_id)
         if member.raft_id == self._me.raft_id or not member.address:
             return
-        in_force = self._membership is not None and self._membership.find(member.raft_id) is not None
-        if in_force or (known is not None and known.member.address == member.address):
+        if known is not None and known.member.address == member.address:
+            return
+        if self._membership is not None and self._membership.find(member.raft_id) is not None:
+            if known is not None and known.member.node_id == member.node_id:
+                known.claimed = member.address
             return
         if member.raft_id not in self._strangers and len(self._strangers) >= STRANGERS_MAX:
             oldest = next(iter(self._strangers))
@@ -150,7 +158,7 @@ class RaftPeers:
                 return
             known.scope.cancel()
         peer = self._peers[member.raft_id] = _Peer(member, trio.CancelScope())
-        peer.scope = self._host.job(self._keep, member, name=f"link {member.raft_id:x}")
+        peer.scope = self._host.job(self._keep, peer, name=f"link {member.raft_id:x}")
 
     async def _farewell(self, peer: _Peer) -> None:
         await trio.sleep(FAREWELL_S)
@@ -159,16 +167,18 @@ class RaftPeers:
             del self._peers[raft_id]
             peer.scope.cancel()
 
-    async def _keep(self, member: Member) -> None:
-        """The job of one link: dial, wait for its end, dial again."""
-        wait = REDIAL_S
+    async def _keep(self, peer: _Peer) -> None:
+        """The job of one link: dial, wait for its end, dial again, in turns where it should be and where it says it is."""
+        wait, turn = REDIAL_S, False
         while True:
+            member, turn = peer.member, not turn
+            address = peer.claimed if peer.claimed and not turn else member.address
             try:
-                link = await self._links.to(member.address, timeout_s=DIAL_S)
+                link = await self._links.to(address, timeout_s=DIAL_S)
             except DialError as error:
                 reason = str(error)
             else:
-                reason = _wrong_node(member, link)
+                reason = _wrong_node(member, address, link)
                 if not reason:
                     wait = REDIAL_S
                     await self._host.ref.tell(LinkUp(member.raft_id, link.ref("raft")))
@@ -229,7 +239,7 @@ class RaftPeers:
             await trio.sleep(CHUNK_RETRY_S)
 
 
-def _wrong_node(member: Member, link: PeerLink) -> str:
+def _wrong_node(member: Member, address: str, link: PeerLink) -> str:
     if member.node_id and link.peer.node_id != member.node_id:
-        return f"node {link.peer.node_id} answers at {member.address}, not {member.node_id}"
+        return f"node {link.peer.node_id} answers at {address}, not {member.node_id}"
     return ""

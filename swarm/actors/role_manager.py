@@ -10,13 +10,8 @@ import math
 
 import trio
 
-from swarm.actors.raft_messages import (
-    ChangeMembership,
-    GetRaftStatus,
-    MembershipVerb,
-    RaftStatusView,
-    TransferLeadership,
-)
+from swarm.actors.membership import CheckDemotion
+from swarm.actors.raft_messages import GetRaftStatus, RaftStatusView, TransferLeadership
 from swarm.actors.store_messages import Committed, ProposeChanges, WatchStore
 from swarm.model.changes import Kind, Update
 from swarm.model.ids import RaftId
@@ -25,7 +20,7 @@ from swarm.plan.roles import RaftMember, RemoveMember, role_steps
 from swarm.runtime.actor import Actor
 from swarm.runtime.errors import SwarmError
 from swarm.runtime.ref import Inlet, Ref
-from swarm.wire.messages.raft import Member
+from swarm.wire.messages.raft import LeaveRaft
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +33,14 @@ WATCH_WINDOW = 64
 class RoleManager(Actor):
     """Brings observed roles to desired ones."""
 
-    def __init__(self, store: Ref, raft: Ref, term: int) -> None:
+    def __init__(self, store: Ref, raft: Ref, membership: Ref, term: int) -> None:
         self._store = store
         self._raft = raft
+        self._membership = membership
         self._term = term
         self._members: tuple[RaftMember, ...] | None = None
+        self._said = ""
+        """The last problem that was logged: it is tried again every second, and told once."""
 
     async def started(self) -> None:
         """Begin to follow."""
@@ -86,7 +84,9 @@ class RoleManager(Actor):
                 else:
                     await self._update(step)
             except SwarmError as error:
-                log.warning("roles: not done yet: %s", error.text)
+                if error.text != self._said:
+                    log.warning("roles: not done yet: %s", error.text)
+                self._said = error.text
                 done = False
         return done
 
@@ -96,11 +96,11 @@ class RoleManager(Actor):
     async def _remove(self, step: RemoveMember, self_id: RaftId) -> None:
         member = step.member
         if member.raft_id == self_id:
+            await self._membership.ask(CheckDemotion(member.node_id), timeout_s=ASK_TIMEOUT_S)
             await self._raft.ask(TransferLeadership(), timeout_s=ASK_TIMEOUT_S)
             return
-        log.info("roles: member %s of node %s leaves Raft: %s", member.raft_id, member.node_id, step.why)
-        change = ChangeMembership(MembershipVerb.REMOVE, Member(member.raft_id, member.node_id, member.address))
-        await self._raft.ask(change, timeout_s=ASK_TIMEOUT_S)
+        await self._membership.ask(LeaveRaft(member.raft_id), timeout_s=ASK_TIMEOUT_S)
+        log.info("roles: member %x of node %s left Raft: %s", member.raft_id, member.node_id, step.why)
 
 
 def members_of(status: RaftStatusView) -> tuple[RaftMember, ...]:

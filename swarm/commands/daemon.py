@@ -295,6 +295,8 @@ def _status_fields(view: NodeStatusView, now: float) -> Iterable[tuple[str, str]
     if view.role == "manager":
         yield "Term", str(view.term)
         yield "Log", f"committed {view.commit_index}, applied {view.applied_index}"
+    for note in view.notes:
+        yield "Note", note
     yield "Listens at", view.listen_address
     yield "Reached at", view.advertise_address
     yield "Managers", ", ".join(view.managers)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import fields_dict, frozen, has
 
 from swarm.ca.identity import PeerRole
 from swarm.runtime.message import Message, Request, Subscribe
@@ -25,7 +25,7 @@ class At(StrEnum):
     MANAGER = "manager"
     """On any manager; the one that gets the message answers."""
     LEADER = "leader"
-    """On the leader; another manager forwards, one hop at most."""
+    """On the leader; another manager forwards, one hop at most, unless the message asks for a `stale` answer."""
 
 
 class Lane(StrEnum):
@@ -47,6 +47,8 @@ class WireMessage:
     roles: frozenset[PeerRole]
     lane: Lane
     reply: Any
+    may_be_stale: bool = False
+    """It has a field `stale`: when that is true, the manager that gets it answers."""
 
 
 _BY_TAG: dict[str, WireMessage] = {}
@@ -61,7 +63,9 @@ def wire_message(tag: str, *, to: str, at: At, roles: frozenset[PeerRole], lane:
     def declare(cls: C) -> C:
         if tag in _BY_TAG:
             raise TypeError(f"wire tag {tag!r} is declared twice: {_BY_TAG[tag].cls.__name__}, {cls.__name__}")
-        declared = WireMessage(tag, cls, to, at, roles, lane, _reply_type(cls))
+        declared = WireMessage(
+            tag, cls, to, at, roles, lane, _reply_type(cls), has(cls) and "stale" in fields_dict(cls)
+        )
         _BY_TAG[tag] = declared
         _BY_CLASS[cls] = declared
         return cls

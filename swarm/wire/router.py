@@ -41,6 +41,11 @@ log: Final = logging.getLogger(__name__)
 LEADER_LINK_S: Final = 10.0
 """For finding the leader when the caller sets no deadline (streams, tells)."""
 
+NO_LEADER_S: Final = 4.0
+"""A caller waits this long for a leader that can be reached; an election takes a fraction of it."""
+RETRY_S: Final = 0.01
+"""Between two looks for the leader: an election on a good day takes ten of them."""
+
 LeaderLink: TypeAlias = Callable[[], Awaitable[Link]]
 
 _KINDS: Final[dict[type, frozenset[int]]] = {
@@ -163,17 +168,24 @@ class Router:
         peer = authorize(declared, incoming.link.peer, forwarded, self.me.cluster_id, self.removed)
         if opened.kind not in kinds_of(declared):
             raise SwarmError(ErrorCode.INVALID, f"{opened.tag} cannot be sent as {CALL_NAMES[opened.kind]}")
-        if declared.at is At.LEADER and not self.leading:
+        if declared.at is At.LEADER and not self.leading and not _asks_for_stale(declared, opened.body):
             if forwarded is not None:
                 raise SwarmError(
                     ErrorCode.NOT_LEADER, f"{opened.tag} came to this manager, which does not lead any more"
                 )
             self._nursery.start_soon(self._forward, declared, incoming, peer, address)
             return
+        self._here(declared, incoming, peer, address, movable=declared.at is At.LEADER and forwarded is None)
+
+    def _here(self, declared: WireMessage, incoming: Incoming, peer: Peer, address: str, *, movable: bool) -> None:
+        """Give it to the actor here; `movable`: should this node turn out not to lead any more, to the one that does."""
         actor = self.actor(declared)
-        message = decode_message(declared, opened.body)
+        message = decode_message(declared, incoming.open.body)
         caller = Caller(peer.node_id, peer.role.value, peer.cluster_id, address)
-        self._deliver(_InLine(declared, incoming, message, caller, actor, self))
+        item = _InLine(declared, incoming, message, caller, actor, self)
+        if movable:
+            item.elsewhere = lambda: self._nursery.start_soon(self._forward, declared, incoming, peer, address)
+        self._deliver(item)
 
     # --- to a local actor -------------------------------------------------------------------------------------------
     def _deliver(self, item: _InLine) -> None:
@@ -223,24 +235,54 @@ class Router:
 
     # --- to the leader ----------------------------------------------------------------------------------------------
     async def _forward(self, declared: WireMessage, incoming: Incoming, peer: Peer, address: str) -> None:
-        opened = incoming.open
+        """Have the leader answer, whoever that is by then.
+
+        Leadership moves while calls are under way: what was refused with NOT_LEADER, or never sent, is tried again until the
+        caller's deadline, or until nobody has led for `NO_LEADER_S`. What may have been acted on is never repeated.
+        """
         with self._guarded(incoming), trio.CancelScope(deadline=incoming.deadline) as scope:
-            link = await self.leader_link(declared)
+            give_up_at = trio.current_time() + NO_LEADER_S
+            while True:
+                try:
+                    if self.leading:
+                        self._here(declared, incoming, peer, address, movable=True)
+                        return
+                    link = await self.leader_link(declared)
+                except SwarmError as error:
+                    if self._leader_link is None or trio.current_time() >= give_up_at:
+                        raise
+                    log.debug("%s waits for a leader: %s", declared.tag, error.text)
+                else:
+                    if await self._forwarded(link, declared, incoming, peer, address, give_up_at):
+                        return
+                await trio.sleep(RETRY_S)
+        if scope.cancelled_caught:
+            incoming.fail(AskTimeout(f"the leader did not answer {declared.tag} in time"))
+
+    async def _forwarded(
+        self, link: Link, declared: WireMessage, incoming: Incoming, peer: Peer, address: str, give_up_at: float
+    ) -> bool:
+        """Send it over this link; False when that manager does not lead and nothing was done."""
+        opened = incoming.open
+        options: dict[str, Any] = {"chain": opened.chain, "caller": caller_of(peer, address)}
+        relay = _Relay(incoming)
+        try:
             connection = link.connection(declared.lane)
             await connection.room()
-            options: dict[str, Any] = {"chain": opened.chain, "caller": caller_of(peer, address)}
             if opened.kind == OFFER:
                 connection.call(None, OFFER, opened.tag, opened.body, **options)
             elif opened.kind == STREAM:
                 window = max(1, opened.window)
-                inlet: RemoteInlet[Any] = RemoteInlet(connection, declared, opened.body, window, **options)
-                await _relay(inlet, incoming)
+                await relay.run(RemoteInlet(connection, declared, opened.body, window, **options))
             else:
                 if opened.time_left_s is not None:
                     options["time_left_s"] = incoming.deadline - trio.current_time()
                 incoming.answer(await connection.answer_to(opened.kind, opened.tag, opened.body, **options))
-        if scope.cancelled_caught:
-            incoming.fail(AskTimeout(f"the leader did not answer {opened.tag} in time"))
+        except SwarmError as refusal:
+            if refusal.code is not ErrorCode.NOT_LEADER or relay.begun or trio.current_time() >= give_up_at:
+                raise
+            return False
+        return True
 
     def _guarded(self, incoming: Incoming) -> _Guard:
         return _Guard(self, incoming)
@@ -274,7 +316,7 @@ class _Guard:
 class _InLine:
     """A message of a peer for an actor of this node."""
 
-    __slots__ = ("actor", "caller", "declared", "incoming", "message", "router")
+    __slots__ = ("actor", "caller", "declared", "elsewhere", "incoming", "message", "router")
 
     def __init__(
         self,
@@ -291,6 +333,8 @@ class _InLine:
         self.caller = caller
         self.actor = actor
         self.router = router
+        self.elsewhere: Callable[[], object] | None = None
+        """What to do instead when this node turns out not to lead any more."""
 
     @property
     def key(self) -> tuple[Link, str]:
@@ -300,7 +344,10 @@ class _InLine:
     def settle(self, call: Call[Any]) -> None:
         """The actor has answered."""
         if call.error is not None:
-            self.incoming.fail(call.error)
+            if self.elsewhere is not None and call.error.code is ErrorCode.NOT_LEADER and not self.incoming.done:
+                self.elsewhere()
+            else:
+                self.incoming.fail(call.error)
             return
         try:
             self.incoming.answer(encode_reply(self.declared, call.value))
@@ -311,14 +358,32 @@ class _InLine:
             self.incoming.fail(self.router.incident(bug, self.declared.tag))
 
 
-async def _relay(inlet: RemoteInlet[Any], incoming: Incoming) -> None:
-    try:
-        while True:
-            await incoming.send(await inlet.receive_body())
-    except trio.EndOfChannel:
-        incoming.answer()
-    finally:
-        inlet.leave()
+class _Relay:
+    """A stream of the leader's, passed on item by item."""
+
+    __slots__ = ("begun", "incoming")
+
+    def __init__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
+        self.begun = False
+        """An item was passed on: from now on it cannot begin anew elsewhere."""
+
+    async def run(self, inlet: RemoteInlet[Any]) -> None:
+        """Until it ends."""
+        try:
+            while True:
+                body = await inlet.receive_body()
+                self.begun = True
+                await self.incoming.send(body)
+        except trio.EndOfChannel:
+            self.incoming.answer()
+        finally:
+            inlet.leave()
+
+
+def _asks_for_stale(declared: WireMessage, body: bytes) -> bool:
+    """Whether the caller is content with what this manager knows, which may be old."""
+    return declared.may_be_stale and bool(decode_message(declared, body).stale)
 
 
 def kinds_of(declared: WireMessage) -> frozenset[int]:

@@ -206,16 +206,34 @@ def test_any_update_of_a_job_runs_it_again(world: World) -> None:
 
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
-def test_a_ready_node_is_removed_only_by_force_and_a_manager_never(world: World) -> None:
+def test_a_ready_node_is_removed_only_by_force_and_a_member_of_the_managers_only_when_it_is_lost(world: World) -> None:
     ready = world.node("r", status=NodeStatus(NodeState.READY))
-    manager = world.node("m", role=Role.MANAGER, spec=NodeSpec(desired_role=Role.MANAGER))
-    for node, force, words in ((ready, False, "is ready"), (manager, True, "is a manager")):
+    manager, spec = NodeSpec(desired_role=Role.MANAGER), NodeStatus(NodeState.DOWN)
+    live = world.node("m", role=Role.MANAGER, spec=manager, status=NodeStatus(NodeState.READY))
+    lost = world.node("l", role=Role.MANAGER, spec=manager, status=spec)
+    for node, force, member, words in (
+        (ready, False, False, "is ready"),
+        (live, True, True, "is a manager"),
+        (lost, False, True, "is a manager"),
+    ):
         with pytest.raises(SwarmError) as error:
-            writes.remove_node(world.store, node, force, NOW)
+            writes.remove_node(world.store, node, force, NOW, member=member)
         assert error.value.code is ErrorCode.PRECONDITION and words in error.value.text
-    _, group = writes.remove_node(world.store, "r", True, NOW)
-    world.apply(group)
-    assert world.store.node(ready) is None
+    for node, force, member in ((ready, True, False), (lost, True, True)):
+        _, group = writes.remove_node(world.store, node, force, NOW, member=member)
+        world.apply(group)
+        assert world.store.node(node) is None
+
+
+def test_the_last_one_that_is_to_be_a_manager_is_not_demoted(world: World) -> None:
+    only = world.node("m", role=Role.MANAGER, spec=NodeSpec(desired_role=Role.MANAGER))
+    world.node("w")
+    version = world.store.node(only).version
+    with pytest.raises(SwarmError, match="only manager"):
+        writes.update_node(world.store, only, version, NodeSpec())
+    other = world.node("n", spec=NodeSpec(desired_role=Role.MANAGER))
+    assert writes.update_node(world.store, only, version, NodeSpec())
+    assert writes.update_node(world.store, other, world.store.node(other).version, NodeSpec())
 
 
 def test_a_removed_node_is_refused_from_then_on_and_its_tasks_are_orphaned(world: World) -> None:
@@ -223,7 +241,7 @@ def test_a_removed_node_is_refused_from_then_on_and_its_tasks_are_orphaned(world
     node = world.node("down", status=NodeStatus(NodeState.DOWN), certificate_expires_at=Instant(5000.0))
     task = world.task(id, 1, node_id=node)
     world.status(task, TaskState.RUNNING)
-    _, group = writes.remove_node(world.store, "down", False, Instant(1_000_000.0))
+    _, group = writes.remove_node(world.store, "down", False, Instant(1_000_000.0), member=False)
     world.apply(group)
     orphan = find_task(world.store, task)
     assert orphan.status.state is TaskState.ORPHANED and "down" in orphan.status.error

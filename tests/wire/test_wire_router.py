@@ -216,6 +216,46 @@ async def test_the_leaders_end_is_felt_by_whoever_waits(autojump_clock: Clock) -
         assert (errors[0].code, "m1 stops" in errors[0].text) == (ErrorCode.UNAVAILABLE, True)
 
 
+async def test_what_may_be_stale_is_answered_where_it_comes_when_it_says_so(autojump_clock: Clock) -> None:
+    async with three() as nodes:
+        here = Leader()
+        await nodes.follower.start("control", here)
+        link = await nodes.leader.link_to(nodes.follower)
+        await link.ref("control").ask(ListServices(stale=True), timeout_s=5)
+        assert (len(here.seen), len(nodes.actor.seen)) == (1, 0)
+        await link.ref("control").ask(ListServices(), timeout_s=5)
+        assert (len(here.seen), len(nodes.actor.seen)) == (1, 1)
+
+
+async def test_a_call_that_was_refused_before_anything_was_done_finds_the_next_leader(autojump_clock: Clock) -> None:
+    async with three() as nodes:
+        nodes.leads["m1"] = False  # nobody leads; then the manager that was asked does itself
+
+        async def elect() -> None:
+            await trio.sleep(1)
+            nodes.follower.router.register("dispatcher", await nodes.follower.start("leads now", Leader()))
+            nodes.leads["m2"] = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(elect)
+            assert (await nodes.link.ref("dispatcher").ask(Heartbeat("s"), timeout_s=5)).period_s < 4.1
+        assert nodes.actor.seen == []
+
+
+async def test_a_leader_that_finds_out_that_it_is_none_passes_the_call_on(autojump_clock: Clock) -> None:
+    class Was(Actor):
+        @on(Heartbeat)
+        def heartbeat(self, request: Heartbeat, turn: Turn[HeartbeatReply]) -> HeartbeatReply:
+            nodes.leads["m2"] = False
+            raise SwarmError(ErrorCode.NOT_LEADER, "this manager does not lead")
+
+    async with three() as nodes:
+        nodes.leads["m2"] = True
+        await nodes.follower.start("dispatcher", Was())
+        await nodes.link.ref("dispatcher").ask(Heartbeat("s"), timeout_s=5)
+        assert [caller.node_id for caller in nodes.actor.seen] == ["w1"]
+
+
 # --- refs for callers on the same node -------------------------------------------------------------------------------
 async def test_a_local_caller_reaches_the_leader_wherever_it_is(autojump_clock: Clock) -> None:
     async with three() as nodes:

@@ -6,8 +6,10 @@ waits is a job, so that a slow commit never holds up a read. It never touches th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
 
 from swarm.actors.context import ManagerContext
 from swarm.actors.control import views, writes
@@ -26,12 +28,15 @@ from swarm.model.specs import ServiceSpec
 from swarm.model.states import Role
 from swarm.plan.preview import preview
 from swarm.runtime.actor import Actor, on
+from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.turn import StreamTurn, Turn
 from swarm.wire.messages import control as api
 
 READ_TIMEOUT_S = 20.0
 """Longer than an election, so that a request survives one."""
 COMMIT_TIMEOUT_S = 20.0
+DRAIN_S = 3.0
+"""At an orderly stop: for requests under way."""
 
 R = TypeVar("R")
 Read = Callable[[Snapshot], R]
@@ -48,6 +53,8 @@ class ControlApi(Actor):
         self._clock = manager.clock
         self._entropy = manager.entropy
         self._advertised = manager.advertised
+        self._under_way = 0
+        self._idle = trio.Event()
 
     # --- the two shapes of a request -------------------------------------------------------------------------------
     def _read(self, turn: Turn[R], stale: bool, answer: Read[R]) -> None:
@@ -76,6 +83,27 @@ class ControlApi(Actor):
         refusal = writes.refused(results)
         if refusal is not None:
             raise refusal
+
+    def answer_in_job(self, turn: Turn[R], function: Callable[..., Awaitable[R]], *args: Any, name: str = "") -> None:
+        """As for any actor; counted, so that an orderly stop waits for what was taken on."""
+
+        async def counted() -> R:
+            try:
+                return await function(*args)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
+                    self._idle = trio.Event()
+
+        self._under_way += 1
+        super().answer_in_job(turn, counted, name=name or getattr(function, "__name__", ""))
+
+    async def stopping(self) -> None:
+        """Answer what was taken on: another manager leads by now, and commits it."""
+        with trio.move_on_after(DRAIN_S):
+            while self._under_way:
+                await self._idle.wait()
 
     def _author(self, turn: Turn[R]) -> NodeId:
         return NodeId(turn.caller.node_id)
@@ -225,7 +253,7 @@ class ControlApi(Actor):
             view = await self._barrier()
             group = writes.update_node(view, request.id, request.version, request.spec)
             if writes.is_demotion(find_node(view, request.id), request.spec):
-                await self._membership.ask(CheckDemotion(request.id), timeout_s=READ_TIMEOUT_S)
+                await self._check_demotion(request.id)
             await self._commit(group)
             after = self._local()
             return views.node_view(after, find_node(after, request.id), None)
@@ -234,13 +262,28 @@ class ControlApi(Actor):
 
     @on(api.RemoveNode)
     def remove_node(self, request: api.RemoveNode, turn: Turn[Node]) -> None:
-        """Forget a node."""
+        """Forget a node; a manager that is lost only if the others can go on."""
 
-        def decide(view: Snapshot) -> tuple[Group, Read[Node]]:
-            node, group = writes.remove_node(view, request.who, request.force, self._clock.now())
-            return group, lambda after: node
+        async def write() -> Node:
+            view = await self._barrier()
+            node = find_node(view, request.who)
+            status = await self._raft.ask(GetRaftStatus(), timeout_s=READ_TIMEOUT_S)
+            member = any(one.node_id == node.id for one in status.members)
+            node, group = writes.remove_node(view, request.who, request.force, self._clock.now(), member=member)
+            if member:
+                await self._check_demotion(node.id)
+            await self._commit(group)
+            return node
 
-        self._write(turn, decide)
+        self.answer_in_job(turn, write)
+
+    async def _check_demotion(self, id: NodeId) -> None:
+        """PRECONDITION with the arithmetic when the others could not go on without it; a node that is no member may go."""
+        try:
+            await self._membership.ask(CheckDemotion(id), timeout_s=READ_TIMEOUT_S)
+        except SwarmError as error:
+            if error.code is not ErrorCode.NOT_FOUND:
+                raise
 
     @on(api.WatchDrain)
     def watch_drain(self, request: api.WatchDrain, turn: StreamTurn[api.DrainProgress]) -> None:

@@ -156,8 +156,14 @@ def remove_service(view: Snapshot, who: str) -> tuple[Service, Group]:
 def update_node(view: Snapshot, id: NodeId, version: Version, spec: NodeSpec) -> Group:
     """The group that replaces a node's spec. What a demotion needs beyond this is asked of the Raft member."""
     node = find_node(view, id)
+    name = node.description.hostname or node.id
     if node.version != version:
-        raise _out_of_date(node.description.hostname or node.id)
+        raise _out_of_date(name)
+    if is_demotion(node, spec) and not any(
+        other.spec.desired_role is Role.MANAGER for other in view.nodes() if other.id != id
+    ):
+        text = f"{name} is the only manager: without it there is no cluster"
+        raise SwarmError(ErrorCode.PRECONDITION, text, {"hint": "swarm node promote another node first"})
     return (Update(evolve(node, spec=spec)),)
 
 
@@ -166,16 +172,19 @@ def is_demotion(node: Node, spec: NodeSpec) -> bool:
     return node.spec.desired_role is Role.MANAGER and spec.desired_role is Role.WORKER
 
 
-def remove_node(view: Snapshot, who: str, force: bool, now: Instant) -> tuple[Node, Group]:
-    """The node that goes, and the group that removes it: its tasks orphaned, its certificate refused from now on."""
+def remove_node(view: Snapshot, who: str, force: bool, now: Instant, *, member: bool) -> tuple[Node, Group]:
+    """The node that goes, and the group that removes it: its tasks orphaned, its certificate refused from now on.
+
+    `member`: it takes part in the managers' consensus. Such a one goes only by force, and not while it is READY; that the
+    rest can go on without it is for the caller to see to.
+    """
     node = find_node(view, who)
     name = node.description.hostname or node.id
-    if node.spec.desired_role is Role.MANAGER or node.role is Role.MANAGER:
-        raise SwarmError(
-            ErrorCode.PRECONDITION,
-            f"node {name} is a manager and cannot be removed",
-            {"hint": f"swarm node demote {name} first"},
-        )
+    if member and (not force or node.status.state is NodeState.READY):
+        hint = f"swarm node demote {name} first"
+        if node.status.state is not NodeState.READY:
+            hint += f"; or, as it is not reachable, swarm node rm --force {name}"
+        raise SwarmError(ErrorCode.PRECONDITION, f"node {name} is a manager and cannot be removed", {"hint": hint})
     if node.status.state is NodeState.READY and not force:
         raise SwarmError(
             ErrorCode.PRECONDITION,

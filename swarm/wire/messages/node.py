@@ -47,6 +47,8 @@ class NodeStatusView:
     commit_index: int = 0
     applied_index: int = 0
     members: tuple[MemberView, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What an operator should know: the disk takes nothing, other members' logs were given up."""
 
 
 @wire_message("node.status", to="node", at=At.NODE, roles=ANYONE)
