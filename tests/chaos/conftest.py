@@ -1,0 +1,24 @@
+"""How long, and from which seed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+DEFAULT_SECONDS = 35.0
+"""In CI's short form."""
+DEFAULT_SEED = 1
+
+
+@pytest.fixture
+def chaos_seconds(request: pytest.FixtureRequest) -> float:
+    """For how long faults are drawn: `--chaos-minutes`, else SWARM_CHAOS_MINUTES, else the short form."""
+    minutes = request.config.getoption("--chaos-minutes") or os.environ.get("SWARM_CHAOS_MINUTES")
+    return float(minutes) * 60.0 if minutes else DEFAULT_SECONDS
+
+
+@pytest.fixture
+def chaos_seed(request: pytest.FixtureRequest) -> int:
+    """`--chaos-seed`, else SWARM_CHAOS_SEED, else always the same."""
+    return int(request.config.getoption("--chaos-seed") or os.environ.get("SWARM_CHAOS_SEED") or DEFAULT_SEED)
