@@ -97,7 +97,7 @@ class Node:
         self.term = disk.hard_state.term
         self.raft = Raft(
             self.id,
-            random=self.net.random.randint,
+            random=self.net.chance(self.id),
             config=self.net.config,
             hard_state=disk.hard_state,
             stored=disk.snapshot.meta,
@@ -178,6 +178,10 @@ class Network:
         self.next_id = size + 1
         self.nodes = {n: Node(self, n, hard_state, list(entries)) for n in range(1, size + 1)}
 
+    def chance(self, raft_id: int) -> Callable[[int, int], int]:
+        """What a member draws its numbers from."""
+        return self.random.randint
+
     # --- the wire --------------------------------------------------------------------------------------------------
     def send(self, messages: tuple[RaftMessage, ...]) -> None:
         for message in messages:
@@ -216,7 +220,8 @@ class Network:
             log = node.raft._state.log
             assert log.persisted <= log.last_index
             assert status.applied <= status.commit <= status.last_index
-            if status.role is Role.LEADER and status.term == max(self.leaders):
+        for node in self.up():
+            if node.raft.is_leader and node.raft.term == max(self.leaders):
                 self._check_complete(node)
         self._check_matching()
 
