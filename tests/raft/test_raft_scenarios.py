@@ -1,7 +1,7 @@
 """Stories in text: `tests/testdata/raft_*.txt`, each a cluster of cores, what is done to it, and all that follows.
 
-Nothing is random here: member 1 draws the shortest timeout, member 2 one tick more, and so on. Messages wait on the wire until they are delivered, writes are durable
-at once unless a disk is held. `--rewrite` writes the outcome anew.
+Nothing is random here: member 1 draws the shortest timeout, member 2 one tick more, and so on. Messages wait on the wire
+until they are delivered, writes are durable at once unless a disk is held. `--rewrite` writes the outcome anew.
 """
 
 from __future__ import annotations
