@@ -1057,3 +1057,23 @@ def test_commits_reach_the_application_in_bounded_portions() -> None:
     lab.raft.applied(4)
     ready = lab.raft.ready()
     assert ready is not None and [found.index for found in ready.committed] == [5]
+
+
+def test_5_3_a_follower_commits_nothing_of_its_tail_that_the_leader_has_not_confirmed() -> None:
+    lab = Lab(entries=[entry(index, 1) for index in range(2, 6)], term=2)
+    lab.step(append(2, 3, 1, 1, entry(2, 1), commit=5))
+    assert lab.raft.status.commit == 2, "3 to 5 may be of another history"
+
+
+def test_10_2_1_each_write_of_a_leader_counts_for_its_own_entries_only() -> None:
+    lab = Lab()
+    lab.become_leader()
+    lab.settle()
+    lab.disk_works = False
+    first = lab.raft.propose(b"1")
+    lab.out()
+    second = lab.raft.propose(b"2")
+    lab.out()
+    lab.flush(1)
+    lab.acknowledge(2)
+    assert (lab.raft.status.commit, second) == (first, first + 1)
