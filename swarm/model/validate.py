@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from swarm.model.constraints import ConstraintError, parse
 from swarm.model.specs import (
+    ClusterSettings,
     ContainerSpec,
     GenericSpec,
     GlobalJob,
@@ -29,6 +30,10 @@ CPU_MIN_NANO = 1_000_000
 MEMORY_MIN_BYTES = 4 << 20
 COUNT_MAX = (1 << 63) - 1
 PORT_MAX = 65_535
+HEARTBEAT_S_MIN, HEARTBEAT_S_MAX = 0.1, 3600.0
+"""More often costs the leader more than it tells; more rarely, a dead machine is not found."""
+CERTIFICATE_EXPIRY_S_MIN = 3600.0
+"""Shorter-lived certificates could expire between two attempts at their renewal."""
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?\Z")
 _SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9+-]*\Z|[1-9][0-9]?\Z")
@@ -48,6 +53,27 @@ def name_problem(name: str) -> str | None:
 def problems(spec: ServiceSpec) -> list[str]:
     """Everything that is wrong with a spec, in the order of its fields; empty for a right one."""
     return [*_service(spec), *_task(spec.task), *_update_configs(spec), *_ports(spec)]
+
+
+def settings_problems(settings: ClusterSettings) -> list[str]:
+    """Everything that is wrong with the cluster's settings; empty for right ones."""
+    return [*_settings(settings)]
+
+
+def _settings(settings: ClusterSettings) -> Iterator[str]:
+    if settings.task_history_limit < -1:
+        yield f"task history limit is {settings.task_history_limit}; it must be 0 or more, or -1 to keep all"
+    if settings.revision_history_limit < 1:
+        yield f"revision history limit is {settings.revision_history_limit}; it must be 1 or more"
+    if not HEARTBEAT_S_MIN <= settings.heartbeat_period_s <= HEARTBEAT_S_MAX:
+        allowed = f"{HEARTBEAT_S_MIN:g} to {HEARTBEAT_S_MAX:g} s"
+        yield f"heartbeat period is {settings.heartbeat_period_s:g} s; it must be {allowed}"
+    if settings.replace_after_s is not None and settings.replace_after_s < 0:
+        yield f"replace-after is {settings.replace_after_s:g} s; it cannot be negative"
+    if settings.certificate_expiry_s < CERTIFICATE_EXPIRY_S_MIN:
+        yield f"certificate expiry is {settings.certificate_expiry_s:g} s; it must be an hour or more"
+    yield from _count("snapshot interval", settings.raft.snapshot_interval)
+    yield from _count("kept entries", settings.raft.kept_entries)
 
 
 def _service(spec: ServiceSpec) -> Iterator[str]:

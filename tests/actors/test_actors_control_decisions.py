@@ -14,11 +14,13 @@ from swarm.model.changes import Advance, Change, Create, Group
 from swarm.model.ids import ClusterId, Instant, NodeId, RaftId, RevisionNumber, ServiceId, Slot, TaskId, Version
 from swarm.model.objects import Cluster, JoinTokens, ManagerStatus, Node, NodeStatus, Task, TaskStatus
 from swarm.model.specs import (
+    ClusterSettings,
     ContainerSpec,
     Global,
     NodeDescription,
     NodeSpec,
     ProcessSpec,
+    RaftSettings,
     Replicated,
     ReplicatedJob,
     ServiceSpec,
@@ -336,3 +338,40 @@ def test_a_drain_is_over_when_nothing_of_the_node_runs(world: World) -> None:
     assert views.drain_progress(world.store, find_node(world.store, node)).remaining == 1
     world.status(task, TaskState.SHUTDOWN)
     assert views.drain_progress(world.store, find_node(world.store, node)).converged
+
+
+# --- the cluster's settings ------------------------------------------------------------------------------------------
+def test_settings_are_replaced_and_nothing_else_of_the_cluster(world: World) -> None:
+    before = writes.the_cluster(world.store)
+    settings = ClusterSettings(task_history_limit=-1, replace_after_s=2.0, raft=RaftSettings(100, 0))
+    world.apply(writes.update_settings(world.store, before.version, settings))
+    after = writes.the_cluster(world.store)
+    assert after == evolve(before, settings=settings, version=after.version)
+
+
+def test_settings_changed_by_somebody_else_meanwhile_are_out_of_date(world: World) -> None:
+    before = writes.the_cluster(world.store)
+    world.apply(writes.update_settings(world.store, before.version, ClusterSettings(task_history_limit=1)))
+    with pytest.raises(SwarmError) as refused:
+        writes.update_settings(world.store, before.version, ClusterSettings())
+    assert refused.value.code is ErrorCode.OUT_OF_DATE
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        (ClusterSettings(task_history_limit=-2), "task history limit is -2"),
+        (ClusterSettings(revision_history_limit=0), "revision history limit is 0"),
+        (ClusterSettings(heartbeat_period_s=0.0), "heartbeat period is 0 s"),
+        (ClusterSettings(heartbeat_period_s=float("nan")), "heartbeat period"),
+        (ClusterSettings(replace_after_s=-1.0), "replace-after is -1 s"),
+        (ClusterSettings(certificate_expiry_s=60.0), "certificate expiry is 60 s"),
+        (ClusterSettings(raft=RaftSettings(snapshot_interval=-1)), "snapshot interval is -1"),
+        (ClusterSettings(raft=RaftSettings(kept_entries=-1)), "kept entries is -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(world: World, settings: ClusterSettings, word: str) -> None:
+    with pytest.raises(SwarmError) as refused:
+        writes.update_settings(world.store, writes.the_cluster(world.store).version, settings)
+    assert refused.value.code is ErrorCode.INVALID
+    assert word in refused.value.text

@@ -296,6 +296,16 @@ class ControlApi(Actor):
         """The cluster without its secrets."""
         self._read(turn, request.stale, lambda view: views.public_cluster(writes.the_cluster(view)))
 
+    @on(api.UpdateClusterSettings)
+    def update_cluster(self, request: api.UpdateClusterSettings, turn: Turn[Cluster]) -> None:
+        """Replace the cluster's settings."""
+
+        def decide(view: Snapshot) -> tuple[Group, Read[Cluster]]:
+            group = writes.update_settings(view, request.version, request.settings)
+            return group, lambda after: views.public_cluster(writes.the_cluster(after))
+
+        self._write(turn, decide)
+
     @on(api.GetToken)
     def get_token(self, request: api.GetToken, turn: Turn[api.TokenView]) -> None:
         """A role's join token."""

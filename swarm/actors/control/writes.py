@@ -16,9 +16,9 @@ from swarm.model.changes import Create, Delete, Group, Kind, Refusal, RefusalCod
 from swarm.model.ids import Ids, Instant, NodeId, RevisionNumber, ServiceId, Version
 from swarm.model.objects import NEVER, Cluster, JoinTokens, Node, Revision, Service, UpdateStatus
 from swarm.model.snapshot import Snapshot
-from swarm.model.specs import ContainerSpec, GlobalJob, NodeSpec, ReplicatedJob, ServiceSpec
+from swarm.model.specs import ClusterSettings, ContainerSpec, GlobalJob, NodeSpec, ReplicatedJob, ServiceSpec
 from swarm.model.states import NodeState, Role, UpdateState
-from swarm.model.validate import problems
+from swarm.model.validate import problems, settings_problems
 from swarm.plan.departure import departure
 from swarm.runtime.errors import ErrorCode, SwarmError
 
@@ -211,6 +211,17 @@ def rotate_token(view: Snapshot, role: Role, fresh: str) -> Group:
         manager=fresh if role is Role.MANAGER else tokens.manager,
     )
     return (Update(evolve(cluster, tokens=rotated)),)
+
+
+def update_settings(view: Snapshot, version: Version, settings: ClusterSettings) -> Group:
+    """The group that replaces the cluster's settings; whoever they concern reads them from the store."""
+    cluster = the_cluster(view)
+    if cluster.version != version:
+        raise _out_of_date("the cluster")
+    wrong = settings_problems(settings)
+    if wrong:
+        raise SwarmError(ErrorCode.INVALID, "; ".join(wrong))
+    return (Update(evolve(cluster, settings=settings)),)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Revision, Service, Task
-from swarm.model.specs import NodeSpec, ServiceSpec
+from swarm.model.specs import ClusterSettings, NodeSpec, ServiceSpec
 from swarm.model.states import Role
 from swarm.runtime.message import Request, Subscribe
 from swarm.wire.messages.node import TaskLogLine
@@ -294,6 +294,15 @@ class GetCluster(Request[Cluster]):
     """The cluster object, without its key and tokens."""
 
     stale: bool = False
+
+
+@wire_message("control.cluster.update", to="control", at=At.LEADER, roles=OPERATORS)
+@frozen
+class UpdateClusterSettings(Request[Cluster]):
+    """Replace the settings of the whole cluster; answered with the cluster, without its secrets. INVALID: what is wrong."""
+
+    version: Version
+    settings: ClusterSettings
 
 
 # --- logs ----------------------------------------------------------------------------------------------------------
