@@ -228,7 +228,7 @@ def _updating(service: Service) -> bool:
 
 
 def _verdict(service: Service, count: _Count) -> str:
-    """Why it has failed for good; empty while it has not.
+    """Why it has failed for good; empty while it has not, or while slots are still to be decided.
 
     An automatic rollback keeps no previous revision, which tells it from one that a user asked for.
     """
@@ -237,7 +237,7 @@ def _verdict(service: Service, count: _Count) -> str:
         return status.message
     if status is not None and status.state is UpdateState.ROLLBACK_COMPLETED and service.previous is None:
         return "the update failed and was rolled back"
-    if count.lost and not count.active:
+    if count.lost and count.served + count.lost >= count.desired and not _updating(service):
         return f"{count.lost} of {count.desired} tasks ended and are not restarted"
     return ""
 

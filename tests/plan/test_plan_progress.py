@@ -118,6 +118,24 @@ def test_a_service_whose_tasks_are_given_up_has_failed() -> None:
     assert found.failed and "not restarted" in found.text and "exit code 3" in found.last_error
 
 
+def test_a_job_has_not_failed_while_completions_are_still_to_start() -> None:
+    world = World("a")
+    world.create(
+        spec(mode=ReplicatedJob(max_concurrent=1, total_completions=3), restart=RestartPolicy(RestartCondition.NONE))
+    )
+    failed = False
+    for _ in range(12):
+        for step in (world.settle, world.place, world.agents):
+            step()
+            for task in world.tasks():
+                if not failed and task.status.state is TaskState.RUNNING:
+                    failed = True
+                    world.report(task.id, TaskState.FAILED, error="exit code 3")
+            ended = [task for task in world.tasks() if task.status.state.is_terminal]
+            assert len(ended) == 3 or not facts(world).failed
+    assert facts(world).failed and "1 of 3 tasks ended" in facts(world).text
+
+
 def test_a_restart_delay_is_named() -> None:
     world = World("a")
     world.create(spec())

@@ -161,7 +161,7 @@ def test_reservations_too_large_are_explained_and_a_larger_node_takes_the_task()
     world.service("web", memory=2 * GIB)
     (id,) = world.tasks("web", 1)
     world.run()
-    assert world.error(id) == "no suitable node (1 node not available for new tasks; not enough resources on 1 node)"
+    assert world.error(id) == "no suitable node (1 node not available for new tasks; not enough memory on 1 node)"
     reason = world.get(id).reason
     assert reason is not None and reason.code is ReasonCode.NO_NODE
     assert [(part.filter, part.nodes, part.examples) for part in reason.blocked] == [

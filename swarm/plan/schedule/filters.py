@@ -55,7 +55,7 @@ _SUMMARIES: Mapping[Filter, str] = {
     Filter.PLATFORM: "platform not supported on {nodes}",
     Filter.RUNTIME: "no executor for this kind of task on {nodes}",
     Filter.PLUGINS: "plugin missing on {nodes}",
-    Filter.RESOURCES: "not enough resources on {nodes}",
+    Filter.RESOURCES: "not enough {resources} on {nodes}",
     Filter.HOST_PORTS: "host port taken on {nodes}",
     Filter.MAX_REPLICAS: "limit of replicas per node reached on {nodes}",
 }
@@ -158,18 +158,26 @@ def missing_plugins(need: Need, description: NodeDescription) -> tuple[tuple[str
 
 
 # --- the words for many nodes --------------------------------------------------------------------------------------
-def blocked_in_sum(counts: Mapping[Filter, int], nodes: Mapping[Filter, Iterable[str]]) -> tuple[Blocked, ...]:
+def blocked_in_sum(
+    need: Need, counts: Mapping[Filter, int], nodes: Mapping[Filter, Iterable[str]]
+) -> tuple[Blocked, ...]:
     """What stands in the way, the most frequent first; `nodes` are ids that failed, of which a few are kept."""
     ordered = sorted((item for item in counts.items() if item[1]), key=lambda item: (-item[1], item[0]))
     return tuple(
         Blocked(
             filter=name.label,
             nodes=count,
-            text=_SUMMARIES[name].format(nodes=nodes_in_words(count)),
+            text=_SUMMARIES[name].format(nodes=nodes_in_words(count), resources=_reserved(need)),
             examples=tuple(nsmallest(EXAMPLES_MAX, nodes.get(name, ()))),
         )
         for name, count in ordered
     )
+
+
+def _reserved(need: Need) -> str:
+    """What the task reserves: one of these is short."""
+    kinds = [*(["CPU"] if need.nano_cpus else []), *(["memory"] if need.memory_bytes else [])]
+    return " or ".join([*kinds, *(request.kind for request in need.generic)])
 
 
 def no_node_text(blocked: Sequence[Blocked]) -> str:

@@ -79,4 +79,4 @@ def blocked(pour: Pour) -> tuple[Blocked, ...]:
         ready = fleet.ready_count - known_ready
         counts[Filter.CONSTRAINTS] += ready
         counts[Filter.READY] += len(fleet) - known - ready
-    return blocked_in_sum(counts, nodes)
+    return blocked_in_sum(demand.need, counts, nodes)
