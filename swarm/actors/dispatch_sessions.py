@@ -28,6 +28,8 @@ from swarm.wire.messages.dispatcher import (
 
 PUSHES_A_TURN: Final = 100
 """Sessions that are told something in one turn, so that it stays short."""
+TASKS_A_TURN: Final = 400
+"""After so many tasks the other sessions wait for the next turn: about 4 ms."""
 
 
 @define(eq=False)
@@ -145,12 +147,15 @@ class Sessions:
     # --- telling ----------------------------------------------------------------------------------------------------
     def push(self, view: Snapshot) -> bool:
         """Tell a slice of the sessions that have a mark; whether more are left."""
+        tasks = 0
         for _ in range(PUSHES_A_TURN):
-            if not self._due:
-                return False
+            if not self._due or tasks >= TASKS_A_TURN:
+                break
             node_id = next(iter(self._due))
             del self._due[node_id]
             session = self._by_node.get(node_id)
+            if session is not None:
+                tasks += len(session.changed)
             if session is not None and session.is_open and not self._tell(session, view):
                 self._slow[node_id] = None
         return bool(self._due)

@@ -16,8 +16,8 @@ from swarm.model.changes import Group, GroupResult
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.turn import Later
 
-ENTRY_CHANGES = 1000
-"""Changes in one entry: encoded in 2 ms, applied in 4, however large the batch that a planner proposes."""
+ENTRY_CHANGES = 500
+"""Changes in one entry: encoded in 1 ms, applied in 2, however large the batch that a planner proposes."""
 ENTRY_BYTES_MAX = 3 << 19
 """1.5 MiB in one entry, which a single group must fit into: every member holds many of them in memory, and a link must not be
 busy with one for long."""
