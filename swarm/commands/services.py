@@ -35,6 +35,8 @@ from swarm.wire.messages.control import (
 
 CONFLICT_RETRIES = 5
 """How often a change is repeated on a service that somebody else changed at the same moment."""
+KEEP = "keep"
+"""The verb of a plan's line for a task that nothing happens to."""
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -123,13 +125,19 @@ def _after_write(context: Context, written: ServiceWritten, plan: bool, wait: Wa
 
 
 def _print_plan(context: Context, written: ServiceWritten) -> None:
+    """What would happen; tasks that stay are only counted, so that of a large service the change is what is seen."""
     if context.json:
         output.print_json(written.plan)
-    elif not written.plan:
-        output.print_lines(["nothing would change"])
-    else:
-        rows = [(line.verb, str(line.slot), line.node_name or "-", line.text) for line in written.plan]
+        return
+    doing = [line for line in written.plan if line.verb != KEEP]
+    staying = len(written.plan) - len(doing)
+    if doing:
+        rows = [(line.verb, str(line.slot), line.node_name or "-", line.text) for line in doing]
         output.print_table(("ACTION", "SLOT", "NODE", "WHY"), rows)
+    else:
+        output.print_lines(["nothing would change"])
+    if staying:
+        output.note(f"{staying} task{'s stay as they are' if staying > 1 else ' stays as it is'}")
 
 
 def _with_registry_auth(flags: dict[str, Any]) -> dict[str, Any]:
