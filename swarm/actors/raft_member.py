@@ -188,7 +188,11 @@ class RaftMember(Actor):
         self._pace = pace
 
     async def _tell_written(self, batch: tuple[Ready, ...]) -> None:
-        await self.ref.tell(Written(batch))
+        try:
+            await self.ref.tell(Written(batch))
+        except SwarmError:
+            # This member is stopping and takes no note any more; its stop waits for the disk alone.
+            self._disk.settled(len(batch))
 
     async def _tell_refused(self, text: str) -> None:
         await self.ref.tell(WriteRefused(text))

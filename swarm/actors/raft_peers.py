@@ -21,6 +21,7 @@ from swarm.raft.messages import Membership, RaftMessage, SnapshotChunk
 from swarm.runtime.message import Message
 from swarm.runtime.ref import Ref
 from swarm.wire.messages.raft import Member, RaftBulk, RaftMessages
+from swarm.wire.registry import Lane
 
 DIAL_S = 3.0
 """For one try; a host that is down answers nothing at all."""
@@ -45,6 +46,10 @@ class PeerLink(Protocol):
 
     def ref(self, to: str) -> Ref:
         """An actor at the other end."""
+        ...
+
+    def connection(self, lane: Lane) -> object:
+        """The connection of a lane, dialled when there is none yet."""
         ...
 
     async def closed(self) -> str:
@@ -181,6 +186,8 @@ class RaftPeers:
                 reason = _wrong_node(member, address, link)
                 if not reason:
                     wait = REDIAL_S
+                    # What is forwarded to the next leader is not to wait for its handshake.
+                    link.connection(Lane.CALLS)
                     await self._host.ref.tell(LinkUp(member.raft_id, link.ref("raft")))
                     reason = await link.closed()
             await self._host.ref.tell(LinkLost(member.raft_id, reason))

@@ -104,6 +104,9 @@ class FakeLink:
     def ref(self, to: str) -> FakeRef:
         return FakeRef(self, to)
 
+    def connection(self, lane: object) -> None:
+        """One connection is enough here."""
+
     async def closed(self) -> str:
         await self.over.wait()
         return self.reason
