@@ -126,6 +126,10 @@ def up(
     force_new_cluster: Annotated[
         bool, typer.Option("--force-new-cluster", help="Go on alone from this manager's state after quorum loss")
     ] = False,
+    manager: Annotated[
+        list[str] | None,
+        typer.Option("--manager", help="HOST:PORT of a manager, for a node whose known ones are all elsewhere now"),
+    ] = None,
     detach: DetachDaemon = False,
     log_level: LogLevel = "info",
 ) -> None:
@@ -133,7 +137,7 @@ def up(
     from swarm.commands import daemon
 
     options = daemon.Options(
-        state_dir, listen, advertise, hostname, label, executor, generic_resource, log_level, force_new_cluster
+        state_dir, listen, advertise, hostname, label, executor, generic_resource, log_level, force_new_cluster, manager
     )
     daemon.up(options, detach)
 
@@ -217,6 +221,41 @@ def token_manager(
     from swarm.model.states import Role
 
     tokens.show(_context(socket, format, quiet), Role.MANAGER, rotate)
+
+
+Passphrase = Annotated[
+    str | None, typer.Option("--passphrase", help="Passphrase: - or @FILE; else SWARM_PASSPHRASE; else not encrypted")
+]
+
+
+@app.command()
+def backup(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write it")],
+    passphrase: Passphrase = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it exists")] = False,
+    socket: Socket = None,
+) -> None:
+    """Save the whole cluster, keys included, in one file; from any manager, while it runs."""
+    from swarm.commands import backup
+
+    backup.save(_context(socket), file, passphrase, force)
+
+
+@app.command()
+def restore(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What swarm backup wrote")],
+    passphrase: Passphrase = None,
+    state_dir: StateDir = None,
+    listen: Listen = None,
+    advertise: Advertise = None,
+    hostname: Hostname = None,
+    executor: Executor = None,
+) -> None:
+    """Make this machine the only manager of a saved cluster; start it with swarm up afterwards."""
+    from swarm.commands import backup, daemon
+
+    options = daemon.Options(state_dir, listen, advertise, hostname, None, executor, None, "info")
+    backup.restore(options, file, passphrase)
 
 
 # --- services ------------------------------------------------------------------------------------------------------------

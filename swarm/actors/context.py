@@ -54,6 +54,8 @@ class NodeConfig:
     generic: tuple[str, ...] | None = None
     join: JoinTarget | None = None
     force_new_cluster: bool = False
+    managers: tuple[str, ...] = ()
+    """Managers to ask besides those that were known."""
 
 
 class NodeNet(Net, Protocol):

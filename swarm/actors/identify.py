@@ -106,6 +106,8 @@ def _remembered(config: NodeConfig, known: NodeFile) -> NodeFile:
         file = evolve(file, executors=() if config.executor == "auto" else (config.executor,))
     if config.generic is not None:
         file = evolve(file, generic=config.generic)
+    if config.managers:
+        file = evolve(file, managers=tuple(dict.fromkeys((*config.managers, *file.managers))))
     if config.labels is not None and config.labels != file.labels:
         raise SwarmError(
             ErrorCode.PRECONDITION,

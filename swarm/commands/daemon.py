@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -22,6 +23,9 @@ from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
 from swarm.ports.paths import LOG_NAME, SOCKET_NAME, default_state_dir
 from swarm.runtime.errors import SwarmError
 from swarm.wire.messages.node import GetNodeStatus, LeaveCluster, NodeStatusView, StopNode
+
+if TYPE_CHECKING:
+    from swarm.actors.context import JoinTarget, NodeConfig
 
 NOTIFY_ENVIRONMENT = "SWARM_NOTIFY_FD"
 DEFAULT_LISTEN = "0.0.0.0:4242"
@@ -41,6 +45,7 @@ class Options:
     generic: list[str] | None
     log_level: str
     force_new_cluster: bool = False
+    managers: list[str] | None = None
 
     @property
     def directory(self) -> Path:
@@ -97,7 +102,8 @@ def _hide_typed_token(token: str | None) -> None:
 
 
 def _check(options: Options) -> None:
-    for flag, address in (("--listen", options.listen), ("--advertise", options.advertise)):
+    managers = [("--manager", address) for address in options.managers or ()]
+    for flag, address in (("--listen", options.listen), ("--advertise", options.advertise), *managers):
         if address is not None:
             _check_address(flag, address)
     if options.executor not in (None, "auto", "process", "docker"):
@@ -124,13 +130,17 @@ def _check_address(flag: str, address: str) -> None:
         usage(f"{flag} {address!r} is not HOST:PORT: write 10.0.0.5:4242 or [::1]:4242")
 
 
-def _run(options: Options, address: str | None, token: str | None) -> None:
-    """The daemon itself, in this process, until it is told to stop."""
-    from swarm.actors.context import JoinTarget, NodeConfig
-    from swarm.actors.daemon import run_daemon
+def checked(options: Options) -> NodeConfig:
+    """What was typed, as far as it is well-formed; usage errors end the command."""
+    _check(options)
+    return config_of(options, None)
 
-    notify = _notifier()
-    config = NodeConfig(
+
+def config_of(options: Options, join: JoinTarget | None) -> NodeConfig:
+    """What the node is started with."""
+    from swarm.actors.context import NodeConfig
+
+    return NodeConfig(
         state_dir=options.directory,
         listen=options.listen,
         advertise=options.advertise,
@@ -138,9 +148,19 @@ def _run(options: Options, address: str | None, token: str | None) -> None:
         labels=None if options.labels is None else dict(parse.key_value(text, "--label") for text in options.labels),
         executor=options.executor,
         generic=None if options.generic is None else tuple(options.generic),
-        join=None if address is None or token is None else JoinTarget(address, token),
+        join=join,
         force_new_cluster=options.force_new_cluster,
+        managers=tuple(options.managers or ()),
     )
+
+
+def _run(options: Options, address: str | None, token: str | None) -> None:
+    """The daemon itself, in this process, until it is told to stop."""
+    from swarm.actors.context import JoinTarget
+    from swarm.actors.daemon import run_daemon
+
+    notify = _notifier()
+    config = config_of(options, None if address is None or token is None else JoinTarget(address, token))
     try:
         run_daemon(config, options.log_level, notify)
     except SwarmError as error:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,3 +277,45 @@ def test_quorum_is_protected_and_a_survivor_goes_on_alone_when_it_is_lost(three:
     wait_until(lambda: nodes(three, name)[second].node.status.state.name != "READY", "the other is not ready")
     three.run("node", "rm", second, node=name)
     assert set(nodes(three, name)) == {name, "w1"}
+
+
+# --- backup ------------------------------------------------------------------------------------------------------------
+def test_a_backup_brings_the_cluster_back_on_another_address_with_its_workers_and_their_tasks(tmp_path: Path) -> None:
+    with local_cluster() as cluster:
+        cluster.start("m1")
+        cluster.start("w1")
+        cluster.run(
+            "svc", "create", "--name", "keep", "--replicas", "2", "--constraint", "node.hostname==w1", "--timeout", "30s",
+            "--", "sleep", "600", node="m1",
+        )  # fmt: skip
+        worker, tasks = cluster.pid("w1"), task_pids(cluster)
+        token = cluster.run("token", "worker", "-q", node="m1")
+        plain, sealed, secret = tmp_path / "plain", tmp_path / "sealed", {"SWARM_PASSPHRASE": "correct horse"}
+        assert "not encrypted" in cluster.attempt("backup", str(plain), node="m1").stderr
+        cluster.run("backup", str(sealed), node="m1", env=secret)
+        assert [path.stat().st_mode & 0o777 for path in (plain, sealed)] == [0o600, 0o600]
+        assert b"PRIVATE KEY" in plain.read_bytes() and b"PRIVATE KEY" not in sealed.read_bytes()
+        assert cluster.attempt("backup", str(sealed), node="m1", env=secret).returncode == 1, "nothing is overwritten"
+        assert cluster.attempt("backup", str(tmp_path / "no"), node="w1").returncode == 4
+        cluster.kill("m1")
+
+        root, address = cluster.directory / "new", f"127.0.0.1:{free_port()}"
+        options = ["--state-dir", str(root), "--listen", address, "--hostname", "new", "--executor", "process"]
+        for env, words in (({}, "sealed"), ({"SWARM_PASSPHRASE": "wrong"}, "passphrase is wrong")):
+            refused = cluster.attempt("restore", str(sealed), *options, env=env)
+            assert refused.returncode == 1 and words in refused.stderr
+            assert not (root / "node.json").exists()
+        restored = cluster.attempt("restore", str(sealed), *options, env=secret)
+        assert restored.returncode == 0, restored.stderr
+        assert "1 services, 1 workers" in restored.stderr and "m1" in restored.stderr
+        assert cluster.attempt("restore", str(sealed), *options, env=secret).returncode == 1, "it is a node already"
+        cluster.run("up", "--state-dir", str(root), "--detach")
+        assert cluster.run("token", "worker", "-q", node="new") == token
+        cluster.run("stop", node="w1")
+        cluster.run("up", "--state-dir", str(cluster.directory / "w1"), "--manager", address, "--detach")
+        wait_until(lambda: nodes(cluster, "new")["w1"].node.status.state.name == "READY", "the worker is back")
+        assert task_pids(cluster, "new") == tasks and cluster.pid("w1") != worker
+        assert set(nodes(cluster, "new")) == {"new", "w1"}
+        cluster.run("svc", "scale", "keep=3", "--timeout", "30s", node="new")
+        old = cluster.attempt("up", "--state-dir", str(cluster.directory / "m1"), "--detach")
+        assert old.returncode == 0, "it leads a cluster of its own, which nobody follows"

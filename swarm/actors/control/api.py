@@ -13,6 +13,7 @@ import trio
 
 from swarm.actors.context import ManagerContext
 from swarm.actors.control import views, writes
+from swarm.actors.control.backup import send_backup
 from swarm.actors.control.lookup import find_node, find_service, find_task
 from swarm.actors.control.watch import follow_drain, follow_service
 from swarm.actors.control.why import service_why
@@ -305,6 +306,11 @@ class ControlApi(Actor):
             return group, lambda after: views.public_cluster(writes.the_cluster(after))
 
         self._write(turn, decide)
+
+    @on(api.TakeBackup)
+    def backup(self, request: api.TakeBackup, turn: StreamTurn[api.BackupPart]) -> None:
+        """Everything."""
+        self.job(send_backup, self._store, self._clock, turn.sink, name="backup")
 
     @on(api.GetToken)
     def get_token(self, request: api.GetToken, turn: Turn[api.TokenView]) -> None:

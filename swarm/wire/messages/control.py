@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
-from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, TaskId, Version
+from swarm.model.ids import ClusterId, Instant, NodeId, RevisionNumber, ServiceId, TaskId, Version
 from swarm.model.objects import Cluster, Node, Revision, Service, Task
 from swarm.model.specs import ClusterSettings, NodeSpec, ServiceSpec
 from swarm.model.states import Role
@@ -303,6 +303,23 @@ class UpdateClusterSettings(Request[Cluster]):
 
     version: Version
     settings: ClusterSettings
+
+
+@frozen
+class BackupPart:
+    """A piece of the cluster's state, with what all of it is; `last` tells that nothing is missing."""
+
+    data: bytes
+    cluster_id: ClusterId
+    index: int
+    created_at: Instant
+    last: bool
+
+
+@wire_message("control.backup", to="control", at=At.LEADER, roles=OPERATORS, lane=Lane.BULK)
+@frozen
+class TakeBackup(Subscribe[BackupPart]):
+    """The whole state, keys and tokens included, as of one moment that is not before the request."""
 
 
 # --- logs ----------------------------------------------------------------------------------------------------------
