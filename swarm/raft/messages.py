@@ -216,6 +216,8 @@ class HeartbeatReply(RaftMessage):
     """Answer to `Heartbeat`: at that moment the sender knew of no newer leader."""
 
     round: int
+    last_index: Index = -1
+    """Where the sender's log ends; below what it acknowledged when its disk lost writes. -1: it does not say."""
 
 
 @frozen

@@ -47,7 +47,7 @@ class Progress:
     next: Index
     """The entry to send next."""
     match: Index = 0
-    """Durable there and equal to the leader's log through here; only grows within a term."""
+    """Durable there and equal to the leader's log through here; only grows within a term, unless the member's disk lost it."""
     state: ProgressState = ProgressState.PROBE
     inflight: deque[tuple[Index, int]] = field(factory=deque)
     """Appends under way: (last index, bytes), oldest first."""
@@ -104,6 +104,12 @@ class Progress:
         self.become_probe()
         self.next = max(min(prev_index, retry_at), self.match + 1)
         return True
+
+    def lost(self, last_index: Index) -> None:
+        """Its log ends before what it had acknowledged: it is fed again from there. Old news costs a probe and no more."""
+        self.match = last_index
+        if self.state is not ProgressState.SNAPSHOT:
+            self.become_probe()
 
     def become_probe(self) -> None:
         """Find out anew where its log ends, from the last place that is certain."""

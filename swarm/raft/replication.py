@@ -127,6 +127,8 @@ def on_heartbeat_reply(state: State, message: HeartbeatReply) -> None:
     progress = state.progress[raft_id]
     progress.active = True
     progress.probing = False
+    if 0 <= message.last_index < progress.match:
+        progress.lost(message.last_index)
     stuck = progress.match == progress.match_at_heartbeat and progress.match < progress.next - 1
     progress.match_at_heartbeat = progress.match
     if stuck and progress.state is ProgressState.REPLICATE:
@@ -161,7 +163,7 @@ def on_heartbeat(state: State, message: Heartbeat) -> None:
     """The leader is there."""
     state.follow(message.sender)
     membership.commit_to(state, min(message.commit, state.log.last_index))
-    state.send(HeartbeatReply(message.sender, state.id, state.term, message.round))
+    state.send(HeartbeatReply(message.sender, state.id, state.term, message.round, state.log.last_index))
 
 
 def on_commit(state: State, message: Commit) -> None:
