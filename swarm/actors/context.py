@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from swarm.ports.task_store import TaskStore
     from swarm.runtime.ref import Ref
     from swarm.wire.links import Links
+    from swarm.wire.local import LocalListener
     from swarm.wire.router import Router
 
 DEFAULT_PORT = 4242
@@ -78,6 +79,10 @@ class NodePorts(Protocol):
 
     def open_net(self) -> AbstractAsyncContextManager[NodeNet]:
         """The network, without credentials at first."""
+        ...
+
+    def open_local(self, path: str) -> AbstractAsyncContextManager[LocalListener]:
+        """Where operators of this machine come in, for as long as the context lasts; `DialError` says why not."""
         ...
 
     def log_store(self, state: StateDir, data_key: bytes) -> LogStore:

@@ -30,6 +30,7 @@ from swarm.ports.sqlite_log_store import SqliteLogStore
 from swarm.ports.state_dir import NodeFile, StateDir, open_state_dir
 from swarm.ports.task_store import SqliteTaskStore, TaskStore
 from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.wire.local import LocalListener, open_socket
 from swarm.wire.messages.node import NodeStatusView
 from swarm.wire.websocket import open_net
 
@@ -57,6 +58,10 @@ class SystemPorts:
     def open_net(self) -> AbstractAsyncContextManager[NodeNet]:
         """TLS websockets."""
         return cast("AbstractAsyncContextManager[NodeNet]", open_net())
+
+    def open_local(self, path: str) -> AbstractAsyncContextManager[LocalListener]:
+        """The unix socket."""
+        return open_socket(path)
 
     def log_store(self, state: StateDir, data_key: bytes) -> LogStore:
         """SQLite below `raft/`."""

@@ -6,15 +6,17 @@ file's mode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import trio
 
 from swarm.ca.identity import PeerRole
-from swarm.ports.net import DialError
+from swarm.ports.net import DialError, Transport
 from swarm.runtime.actor import Actor
 from swarm.wire.links import Links
-from swarm.wire.local import LocalTransport, listen_local
+from swarm.wire.local import LocalListener, open_socket
 
 PENDING_MAX: Final = 64
 """Connections that have not said Hello; more wait in the kernel's backlog."""
@@ -22,11 +24,17 @@ ACCEPT_RETRY_S: Final = 0.1
 
 
 class Gateway(Actor):
-    """Serves the socket at `path` while it lives. A failed start raises `DialError`."""
+    """Serves the socket at `path`, as `listen` opens it, while it lives. A failed start raises `DialError`."""
 
-    def __init__(self, path: str, links: Links) -> None:
+    def __init__(
+        self,
+        path: str,
+        links: Links,
+        listen: Callable[[str], AbstractAsyncContextManager[LocalListener]] = open_socket,
+    ) -> None:
         self.path = path
         self._links = links
+        self._open = listen
         self._bound = trio.Event()
         self._failure: DialError | None = None
         self._listening: trio.CancelScope
@@ -51,26 +59,26 @@ class Gateway(Actor):
 
     async def _listen(self) -> None:
         try:
-            async with listen_local(self.path) as listener:
+            async with self._open(self.path) as listener:
                 self._bound.set()
                 slots = trio.Semaphore(PENDING_MAX)
                 while True:
                     await slots.acquire()
                     try:
-                        stream = await listener.accept()
+                        transport = await listener.accept()
                     except OSError:  # out of descriptors: what is open must end first
                         slots.release()
                         await trio.sleep(ACCEPT_RETRY_S)
                         continue
-                    self.job(self._accept, stream, slots)
+                    self.job(self._accept, transport, slots)
         except DialError as error:
             self._failure = error
         finally:
             self._bound.set()
             self._unbound.set()
 
-    async def _accept(self, stream: trio.SocketStream, slots: trio.Semaphore) -> None:
+    async def _accept(self, transport: Transport, slots: trio.Semaphore) -> None:
         try:
-            await self._links.accept(LocalTransport(stream))
+            await self._links.accept(transport)
         finally:
             slots.release()

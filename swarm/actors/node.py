@@ -46,6 +46,7 @@ from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.ref import Ref, Sink
 from swarm.runtime.scope import Scope, open_scope
 from swarm.runtime.supervise import Restart
+from swarm.runtime.trace import Trace
 from swarm.runtime.turn import StreamTurn, Turn
 from swarm.wire.links import open_links
 from swarm.wire.messages.control import GetNode, UpdateNode
@@ -102,7 +103,9 @@ class Told:
     """Called once: the node is registered with a leader. The flag: a cluster was founded."""
 
 
-async def run_node(config: NodeConfig, ports: NodePorts, told: Told, stop: trio.Event) -> End:
+async def run_node(
+    config: NodeConfig, ports: NodePorts, told: Told, stop: trio.Event, *, trace: Trace | None = None
+) -> End:
     """Be a node until `stop` is set, `swarm stop` or `swarm leave`; all of it has ended when this returns."""
     state = ports.open_state(config.state_dir)
     try:
@@ -114,7 +117,7 @@ async def run_node(config: NodeConfig, ports: NodePorts, told: Told, stop: trio.
                 identity.node_id = made.node.node_id
                 node = NodeContext(config, ports, state, made.node, made.credentials, net, router, links)
                 use_credentials(node, made.credentials)
-                end = await _live(node, told, founded, stop)
+                end = await _live(node, told, founded, stop, trace)
         if end is End.LEFT:
             state.erase()
         return end
@@ -149,13 +152,15 @@ def use_credentials(node: NodeContext, credentials: Credentials) -> Peer:
     return peer
 
 
-async def _live(node: NodeContext, told: Told, founded: bool, stop: trio.Event) -> End:
+async def _live(node: NodeContext, told: Told, founded: bool, stop: trio.Event, trace: Trace | None) -> End:
     facts = Facts(role=node.router.me.role)
     front = Node(node, facts, told.waiting)
-    async with open_scope("node", log=log) as scope, trio.open_nursery() as nursery:
+    async with open_scope("node", log=log, trace=trace) as scope, trio.open_nursery() as nursery:
         ref = await scope.start("node", lambda: front, restart=Restart.NEVER)
         node.router.register("node", ref)
-        await scope.start("gateway", lambda: Gateway(str(node.state.path(SOCKET_NAME)), node.links))
+        await scope.start(
+            "gateway", lambda: Gateway(str(node.state.path(SOCKET_NAME)), node.links, node.ports.open_local)
+        )
         managers = Managers(node.links, node.router, node.entropy)
         managers.remember(node.file.managers)
         executors = node.ports.executors(node.file, node.state)

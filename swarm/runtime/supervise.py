@@ -125,6 +125,8 @@ class Supervisor:
                 actor = self.factory()
                 cell.handlers = actor.handlers
             actor.name, actor.ref, actor.scope, actor._cell = cell.name, cell.ref, self.scope, cell
+            if self.trace is not None:
+                self.trace.begins(cell.path, actor)
             async with trio.open_nursery() as nursery:
                 actor._nursery = nursery
                 await actor.started()

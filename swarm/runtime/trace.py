@@ -17,6 +17,9 @@ class Trace:
         """What turns are measured with, in seconds."""
         return trio.current_time()
 
+    def begins(self, actor: str, made: Any) -> None:
+        """The actor at this path begins a life, as this object, for checkers that look at it between its turns."""
+
     def turn(self, actor: str, message: Any, duration_s: float) -> None:
         """A turn of the actor at this path has ended."""
 

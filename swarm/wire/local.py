@@ -12,12 +12,12 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
 from swarm.ca.identity import LOCAL, Peer
-from swarm.ports.net import DialError, TransportClosed
+from swarm.ports.net import DialError, Transport, TransportClosed
 from swarm.wire.frames import MESSAGE_BYTES_MAX
 
 LENGTH_BYTES: Final = 4
@@ -75,6 +75,32 @@ class LocalTransport:
     async def aclose(self) -> None:
         """Close it; what was sent is still read by the other side."""
         await self._stream.aclose()
+
+
+class LocalListener(Protocol):
+    """Where operators of this machine come in."""
+
+    async def accept(self) -> Transport:
+        """The next connection; OSError when this process has no room for one at the moment."""
+        ...
+
+
+class SocketListener:
+    """The unix socket as a `LocalListener`."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> Transport:
+        """The next connection."""
+        return LocalTransport(await self._listener.accept())
+
+
+@asynccontextmanager
+async def open_socket(path: str) -> AsyncIterator[LocalListener]:
+    """As `listen_local`, giving transports."""
+    async with listen_local(path) as listener:
+        yield SocketListener(listener)
 
 
 @asynccontextmanager
