@@ -50,3 +50,26 @@ class SystemEntropy:
     def new(self) -> str:
         """From the kernel."""
         return id_from_bytes(self.bytes(ID_RANDOM_BYTES))
+
+
+class SeededEntropy:
+    """Everything drawn from one seed, the same on every machine: for simulation and tests, never for secrets."""
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed)
+
+    def bytes(self, size: int) -> bytes:
+        """From the seed."""
+        return self._random.randbytes(size)
+
+    def uniform(self, low: float, high: float) -> float:
+        """From the seed."""
+        return self._random.uniform(low, high)
+
+    def integer(self, low: int, high: int) -> int:
+        """From the seed."""
+        return self._random.randint(low, high)
+
+    def new(self) -> str:
+        """From the seed."""
+        return id_from_bytes(self.bytes(ID_RANDOM_BYTES))

@@ -27,10 +27,14 @@ class MemoryLogStore:
         """How many batches were made durable."""
         self._life = 0
         self._writing = False
+        self._under_way: LogBatch | None = None
 
-    def crash(self) -> None:
-        """The power goes: writes that have not returned never happened."""
+    def crash(self, *, keep: bool = False) -> None:
+        """The power goes: a write that has not returned never happened, or (`keep`) did although nobody learned of it."""
         self._life += 1
+        if keep and self._under_way is not None and not self.refuses:
+            self._put(self._under_way)
+        self._under_way = None
         self._writing = False
 
     async def open(self) -> Recovered:
@@ -43,23 +47,26 @@ class MemoryLogStore:
     async def write(self, batch: LogBatch) -> None:
         """Durable after `latency_s`."""
         assert not self._writing, "one write at a time"
-        self._writing = True
+        self._writing, self._under_way = True, batch
         try:
             await self._disk_time()
-            if batch.snapshot is not None:
-                self.snapshot = batch.snapshot
-                self.entries = []
-            if batch.entries:
-                first = batch.entries[0].index
-                while self.entries and self.entries[-1].index >= first:
-                    self.entries.pop()
-                assert not self.entries or self.entries[-1].index == first - 1, "a log has no gaps"
-                self.entries.extend(batch.entries)
-            if batch.hard_state is not None:
-                self.hard_state = batch.hard_state
-            self.writes += 1
+            self._put(batch)
         finally:
-            self._writing = False
+            self._writing, self._under_way = False, None
+
+    def _put(self, batch: LogBatch) -> None:
+        if batch.snapshot is not None:
+            self.snapshot = batch.snapshot
+            self.entries = []
+        if batch.entries:
+            first = batch.entries[0].index
+            while self.entries and self.entries[-1].index >= first:
+                self.entries.pop()
+            assert not self.entries or self.entries[-1].index == first - 1, "a log has no gaps"
+            self.entries.extend(batch.entries)
+        if batch.hard_state is not None:
+            self.hard_state = batch.hard_state
+        self.writes += 1
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """In place of the one before."""

@@ -1,0 +1,242 @@
+"""What must hold in a simulated cluster after every turn of every actor, and once it has healed.
+
+One idea: the checkers keep a store of their own, fed with each committed entry once, and hold every manager against it. They
+see actors between their turns, ask nothing of them and change nothing. What is wrong is noted with its time, and ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any
+
+import trio
+from attrs import define, field
+
+from swarm.actors.raft_messages import ApplyEntries
+from swarm.model.change_codec import decode_groups
+from swarm.model.changes import Group, Kind
+from swarm.model.events import Event
+from swarm.model.ids import Version
+from swarm.model.objects import Service, StoreObject, Task
+from swarm.model.specs import Replicated
+from swarm.model.states import NodeState, TaskState, UpdateOrder
+from swarm.model.store import Store
+
+NUMBER_BYTES = 16
+"""What precedes the groups in an entry: see `actors/store.py`."""
+STALE_LEADER_S = 1.0
+"""So long the leader scope of a term may outlive the news of another term."""
+
+
+@define
+class Checkers:
+    """Everything that is checked while a world runs."""
+
+    violations: list[str] = field(factory=list)
+    found: trio.Event = field(factory=trio.Event)
+    """Set with the first violation."""
+    store: Store = field(factory=Store)
+    """The reference: every committed entry, applied once."""
+    probes: dict[str, int] = field(factory=dict)
+    """How often something that a simulation should reach was reached."""
+    on_event: list[Callable[[Event], None]] = field(factory=list)
+    _entries: dict[int, bytes] = field(factory=dict)
+    """Index to the digest of the entry that was applied there first."""
+    _touched: dict[int, list[StoreObject | tuple[Kind, str]]] = field(factory=dict)
+    """Index to what the entry left behind, or the key of what it deleted."""
+    _leaders: dict[int, int] = field(factory=dict)
+    _commits: dict[str, int] = field(factory=dict)
+    _waiting: dict[int, bytes] = field(factory=dict)
+    """Entries of a manager that is ahead of the reference by a gap that a snapshot left."""
+
+    def fail(self, what: str) -> None:
+        """Note that something must not be."""
+        self.violations.append(f"at {trio.current_time():.3f} s: {what}")
+        self.found.set()
+
+    def probe(self, name: str) -> None:
+        """Something interesting was reached."""
+        self.probes[name] = self.probes.get(name, 0) + 1
+
+    # --- Raft ------------------------------------------------------------------------------------------------------
+    def raft_turn(self, host: str, run: str, core: Any) -> None:
+        """After a turn of a Raft member."""
+        if core.is_leader:
+            first = self._leaders.setdefault(core.term, core._state.id)
+            if first != core._state.id:
+                self.fail(f"two leaders in term {core.term}: {first:x} and {core._state.id:x} ({host})")
+        commit = core._state.log.commit
+        before = self._commits.get(run, 0)
+        if commit < before:
+            self.fail(f"{host}: the commit index went back from {before} to {commit}")
+        self._commits[run] = commit
+
+    @property
+    def terms_led(self) -> int:
+        """How many terms had a leader."""
+        return len(self._leaders)
+
+    # --- the store -------------------------------------------------------------------------------------------------
+    def store_turn(self, host: str, message: Any, view: Any) -> None:
+        """After a turn of a store actor that applied entries."""
+        if not isinstance(message, ApplyEntries):
+            return
+        last: dict[tuple[Kind, str], StoreObject | None] = {}
+        for entry in message.entries:
+            digest = blake2b(entry.data, digest_size=16).digest()
+            known = self._entries.setdefault(entry.index, digest)
+            if known != digest:
+                self.fail(f"{host} applied another entry at index {entry.index} than was committed there")
+                return
+            if entry.index > self.store.version:
+                self._apply(entry.index, entry.data)
+            for left in self._touched.get(entry.index, ()):
+                if isinstance(left, tuple):
+                    last[left] = None
+                else:
+                    last[kind_of(left), left.id] = left
+        for (kind, id), wanted in last.items():
+            got = look_up(view, kind, id)
+            if got != wanted:
+                self.fail(f"{host} at {view.version}: {kind} {id} differs: {got!r} instead of {wanted!r}")
+                return
+
+    def _apply(self, index: int, data: bytes) -> None:
+        groups: list[Group] = decode_groups(data[NUMBER_BYTES:])
+        results, events = self.store.apply(groups, Version(index))
+        for result in results:
+            if result is not None:
+                self.probe("group refused")
+        touched: dict[tuple[Kind, str], StoreObject | tuple[Kind, str]] = {}
+        for event in events:
+            one = event.after if event.after is not None else event.before
+            assert one is not None, "an event has one side at least"
+            key = (event.kind, one.id)
+            touched[key] = event.after if event.after is not None else key
+            if event.kind is Kind.TASK:
+                self._check_task(event.before, event.after)
+            for listener in self.on_event:
+                listener(event)
+        self._touched[index] = list(touched.values())
+
+    def _check_task(self, before: Any, after: Any) -> None:
+        if after is None:
+            if before.desired < TaskState.REMOVE and before.status.state <= TaskState.RUNNING and before.node_id:
+                owner = self.store.service(before.service_id)
+                node = self.store.node(before.node_id)
+                if owner is not None and node is not None:
+                    self.fail(
+                        f"the record of task {before.id} was deleted while {before.status.state.name} is observed"
+                    )
+            return
+        if before is not None:
+            if after.status.state < before.status.state:
+                self.fail(f"task {after.id} went back from {before.status.state.name} to {after.status.state.name}")
+            if after.desired < before.desired:
+                self.fail(f"task {after.id}: desired went back from {before.desired.name} to {after.desired.name}")
+            if before.node_id and after.node_id != before.node_id:
+                self.fail(f"task {after.id} was moved from node {before.node_id} to {after.node_id}")
+            if (before.service_id, before.revision, before.slot) != (after.service_id, after.revision, after.slot):
+                self.fail(f"task {after.id} changed its identity")
+        promoted = after.desired == TaskState.RUNNING and (before is None or before.desired < TaskState.RUNNING)
+        if promoted:
+            self._check_slot(after)
+
+    def _check_slot(self, task: Task) -> None:
+        """A task may run from now on: nothing else may still run in its slot, unless its node is lost."""
+        service = self.store.service(task.service_id)
+        spec = self.store.spec_of(task)
+        if service is None or spec is None or not isinstance(spec.mode, Replicated):
+            return
+        orders = [one.update for one in (spec, service.spec)]
+        if any(update is not None and update.order is UpdateOrder.START_FIRST for update in orders):
+            return
+        for other in self.store.tasks_of_service(task.service_id):
+            if other.id == task.id or other.slot != task.slot or not other.node_id:
+                continue
+            if other.status.state > TaskState.RUNNING:
+                continue
+            node = self.store.node(other.node_id)
+            if node is not None and node.status.state is NodeState.READY:
+                self.fail(
+                    f"slot {task.slot} of {service.spec.name}: task {task.id} may run while {other.id} is "
+                    f"{other.status.state.name} (desired {other.desired.name}) on a node that is ready"
+                )
+
+    # --- at the end ------------------------------------------------------------------------------------------------
+    def compare(self, host: str, view: Any) -> None:
+        """A manager that has applied as much as the reference holds the same objects."""
+        mine = {(kind_of(one), one.id): one for one in self.store.dump()}
+        theirs = {(kind_of(one), one.id): one for one in view.dump()}
+        for key in sorted(mine.keys() | theirs.keys()):
+            if mine.get(key) != theirs.get(key):
+                self.fail(f"{host}: {key} differs: {theirs.get(key)!r} instead of {mine.get(key)!r}")
+                return
+
+
+def kind_of(one: StoreObject) -> Kind:
+    """Its table."""
+    return Kind(type(one).__name__.lower())
+
+
+def look_up(view: Any, kind: Kind, id: str) -> StoreObject | None:
+    """An object of a view."""
+    if kind is Kind.TASK:
+        return view.task(id)  # type: ignore[no-any-return]  # a Snapshot, given as Any since ids have types of their own
+    if kind is Kind.NODE:
+        return view.node(id)  # type: ignore[no-any-return]
+    if kind is Kind.SERVICE:
+        return view.service(id)  # type: ignore[no-any-return]
+    if kind is Kind.REVISION:
+        service_id, _, number = id.rpartition(".")
+        return view.revision(service_id, int(number))  # type: ignore[no-any-return]
+    return view.cluster  # type: ignore[no-any-return]
+
+
+def unconverged(store: Store, running: dict[str, set[str]]) -> str:
+    """Why the cluster is not what was declared yet; empty when it is. `running`: node id to ids of tasks that run there."""
+    for node in store.nodes():
+        if node.status.state is not NodeState.READY:
+            return f"node {node.description.hostname or node.id} is {node.status.state.name}"
+        if node.role is not node.spec.desired_role:
+            return f"node {node.description.hostname} is {node.role.name} and is to be {node.spec.desired_role.name}"
+        if (node.manager is not None) != bool(node.role):
+            return f"node {node.description.hostname} is {node.role.name} and its manager status is {node.manager}"
+    for service in store.services():
+        problem = _service_problem(store, service)
+        if problem:
+            return problem
+    wanted: dict[str, set[str]] = {node: set() for node in running}
+    for task in store.tasks():
+        if store.service(task.service_id) is None:
+            return f"task {task.id} belongs to no service (desired {task.desired.name}, {task.status.state.name})"
+        if task.status.state is TaskState.RUNNING:
+            wanted.setdefault(task.node_id, set()).add(task.id)
+    for node_id, ids in running.items():
+        if ids != wanted.get(node_id, set()):
+            return f"node {node_id} runs {sorted(ids - wanted[node_id])} that nobody wants, lacks {sorted(wanted[node_id] - ids)}"
+    return ""
+
+
+def _service_problem(store: Store, service: Service) -> str:
+    mode = service.spec.mode
+    tasks = [task for task in store.tasks_of_service(service.id) if task.is_live]
+    up = [task for task in tasks if task.status.state is TaskState.RUNNING]
+    unexplained = [task.id for task in tasks if task.status.state <= TaskState.PENDING and task.reason is None]
+    if isinstance(mode, Replicated):
+        slots = {task.slot for task in up}
+        if len(up) != mode.replicas or len(slots) != mode.replicas or len(tasks) != mode.replicas:
+            return (
+                f"{service.spec.name}: {len(up)} running in {len(slots)} slots, {len(tasks)} live, of {mode.replicas}"
+                + (f"; without a reason: {unexplained}" if unexplained else "")
+            )
+    old = [task.id for task in up if task.revision != service.revision]
+    if old and (service.update_status is None or service.update_status.state.name in ("UPDATING", "COMPLETED")):
+        return f"{service.spec.name}: {len(old)} tasks are of an older revision"
+    return ""
+
+
+def digest(parts: Iterable[str]) -> str:
+    """A short hash for summary lines."""
+    return blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
