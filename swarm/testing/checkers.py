@@ -19,7 +19,8 @@ from swarm.model.changes import Group, Kind
 from swarm.model.events import Event
 from swarm.model.ids import Version
 from swarm.model.objects import Service, StoreObject, Task
-from swarm.model.specs import Replicated
+from swarm.model.reasons import ReasonCode
+from swarm.model.specs import Replicated, TaskSpec
 from swarm.model.states import NodeState, TaskState, UpdateOrder
 from swarm.model.store import Store
 
@@ -157,6 +158,8 @@ class Checkers:
                 continue
             if other.status.state > TaskState.RUNNING:
                 continue
+            if other.reason is not None and other.reason.code is ReasonCode.NODE_DOWN:
+                continue  # given up when its node was lost; the node may be back before the task is known to have ended
             node = self.store.node(other.node_id)
             if node is not None and node.status.state is NodeState.READY:
                 self.fail(
@@ -231,10 +234,15 @@ def _service_problem(store: Store, service: Service) -> str:
                 f"{service.spec.name}: {len(up)} running in {len(slots)} slots, {len(tasks)} live, of {mode.replicas}"
                 + (f"; without a reason: {unexplained}" if unexplained else "")
             )
-    old = [task.id for task in up if task.revision != service.revision]
+    old = [task.id for task in up if _task_spec(store, task) != service.spec.task]
     if old and (service.update_status is None or service.update_status.state.name in ("UPDATING", "COMPLETED")):
         return f"{service.spec.name}: {len(old)} tasks are of an older revision"
     return ""
+
+
+def _task_spec(store: Store, task: Task) -> TaskSpec | None:
+    spec = store.spec_of(task)
+    return None if spec is None else spec.task
 
 
 def digest(parts: Iterable[str]) -> str:

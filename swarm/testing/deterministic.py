@@ -1,4 +1,4 @@
-"""Trio under a seed: the same tasks take their steps in the same order in every run. The one file that touches trio's private hook.
+"""Trio under a seed: the same tasks take their steps in the same order in every run. Only this file touches trio's internals.
 
 Trio shuffles the tasks that are ready, so that nobody counts on their order. With `_ALLOW_DETERMINISTIC_SCHEDULING` it sorts
 them first, and with `_r` seeded the shuffle is the same each time: still every order, but one that a seed brings back. Both

@@ -20,6 +20,7 @@ from swarm.executors.registry import Executors
 from swarm.model.ids import Instant, TaskId
 from swarm.model.objects import TaskStatus
 from swarm.model.specs import NodeDescription
+from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy, SeededEntropy
 from swarm.ports.log_store import LogBatch, LogStore, Recovered
 from swarm.ports.state_dir import NodeFile, StateDir
@@ -280,7 +281,7 @@ class SimPorts:
     def __init__(self, machine: SimMachine, network: SimNetwork) -> None:
         self.machine = machine
         self.life = Life(machine.name)
-        self.clock = machine.clock
+        self.clock: Clock = machine.clock
         machine.runs += 1
         self.entropy: Entropy = SeededEntropy(f"{machine.entropy.bytes(8).hex()} {machine.name} {machine.runs}")
         self._network = network

@@ -171,6 +171,7 @@ class SimNetwork:
         self.refusing: set[str] = set()
         """Hosts that take no new connections."""
         self.sent = 0
+        self._unblocked = trio.Event()
         self._next_port = FIRST_PORT
 
     # --- what is broken --------------------------------------------------------------------------------------------
@@ -189,9 +190,16 @@ class SimNetwork:
             self.blocked[source, target] = left
             return
         self.blocked.pop((source, target), None)
+        self._unblocked.set()
+        self._unblocked = trio.Event()
         for pipe in self._pipes():
             if (pipe.source, pipe.target) == (source, target):
                 pipe.ring()
+
+    async def open_both_ways(self, source: str, target: str) -> None:
+        """Wait until a handshake could pass."""
+        while self.is_blocked(source, target) or self.is_blocked(target, source):
+            await self._unblocked.wait()
 
     def heal(self) -> None:
         """A perfect network again."""
@@ -348,8 +356,7 @@ class SimNet:
         network, source, target = self._network, self._life.host, address.rpartition(":")[0]
         with trio.move_on_after(timeout_s):
             await trio.sleep(3 * network.latency(source, target))
-            while network.is_blocked(source, target) or network.is_blocked(target, source):
-                await trio.sleep(0.25)
+            await network.open_both_ways(source, target)
             listener = network.listener_at(address)
             if listener is None or target in network.refusing:
                 raise DialError(f"cannot connect to {address}: connection refused; is swarm running there?")

@@ -1,0 +1,47 @@
+"""The short form of `python -m tests.sim`: a few seeds, those that failed once, and one twice. SWARM_SIM_SEEDS=N runs more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from swarm.testing.world import run_world
+from tests.sim.storm import Storm
+
+SEEDS_FILE = Path(__file__).parent / "seeds.txt"
+SEEDS = int(os.environ.get("SWARM_SIM_SEEDS", "2"))
+MINUTES = 1.0
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def failed_once() -> list[tuple[str, int, int, float]]:
+    """Seed, managers, workers, minutes of each line that is no comment."""
+    rows = []
+    for line in SEEDS_FILE.read_text().splitlines():
+        if line and not line.startswith("#"):
+            seed, nodes, minutes = line.split()[:3]
+            managers, workers = (int(part) for part in nodes.split(","))
+            rows.append((seed, managers, workers, float(minutes)))
+    return rows
+
+
+@pytest.mark.parametrize("seed", [str(number) for number in range(1, SEEDS + 1)])
+def test_a_cluster_survives_a_random_story(seed: str) -> None:
+    outcome = run_world(seed, Storm(3, 2, MINUTES))
+    assert outcome.violations == [], f"replay: python -m tests.sim {seed} --nodes 3,2 --minutes {MINUTES:g}"
+    assert outcome.probes.get("operations judged", 0) > 10
+
+
+@pytest.mark.parametrize(("seed", "managers", "workers", "minutes"), failed_once())
+def test_a_seed_that_failed_once_passes(seed: str, managers: int, workers: int, minutes: float) -> None:
+    assert run_world(seed, Storm(managers, workers, minutes)).violations == []
+
+
+def test_the_same_seed_gives_the_same_schedule() -> None:
+    runs = [run_world("twin", Storm(2, 1, 0.25)) for _ in range(2)]
+    assert runs[0].violations == []
+    assert runs[0].hash == runs[1].hash
+    assert runs[0].hash != run_world("other", Storm(2, 1, 0.25)).hash
