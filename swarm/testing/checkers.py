@@ -21,11 +21,12 @@ from swarm.model.ids import Version
 from swarm.model.objects import Service, StoreObject, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.specs import Replicated, TaskSpec
-from swarm.model.states import NodeState, TaskState, UpdateOrder
+from swarm.model.states import Availability, NodeState, Origin, TaskState, UpdateOrder
 from swarm.model.store import Store
 
 NUMBER_BYTES = 16
 """What precedes the groups in an entry: see `actors/store.py`."""
+MOVED = (ReasonCode.NODE_DOWN, ReasonCode.NODE_DRAINED)
 STALE_LEADER_S = 1.0
 """So long the leader scope of a term may outlive the news of another term."""
 
@@ -150,6 +151,8 @@ class Checkers:
         spec = self.store.spec_of(task)
         if service is None or spec is None or not isinstance(spec.mode, Replicated):
             return
+        if task.origin in (Origin.DRAIN, Origin.LOSS):
+            return  # made while its predecessor runs, on purpose
         orders = [one.update for one in (spec, service.spec)]
         if any(update is not None and update.order is UpdateOrder.START_FIRST for update in orders):
             return
@@ -158,10 +161,12 @@ class Checkers:
                 continue
             if other.status.state > TaskState.RUNNING:
                 continue
-            if other.reason is not None and other.reason.code is ReasonCode.NODE_DOWN:
-                continue  # given up when its node was lost; the node may be back before the task is known to have ended
+            if other.reason is not None and other.reason.code in MOVED:
+                continue  # replaced first, stopped then; a lost node may be back before its task is known to have ended
             node = self.store.node(other.node_id)
-            if node is not None and node.status.state is NodeState.READY:
+            if node is None or node.spec.availability is Availability.DRAIN:
+                continue
+            if node.status.state is NodeState.READY:
                 self.fail(
                     f"slot {task.slot} of {service.spec.name}: task {task.id} may run while {other.id} is "
                     f"{other.status.state.name} (desired {other.desired.name}) on a node that is ready"
