@@ -369,10 +369,15 @@ class RaftMember(Actor):
 
     @on(WriteRefused)
     def write_refused(self, message: WriteRefused, turn: Turn[None]) -> None:
-        """Nothing is acknowledged; a leader lets another one lead, which needs no write of its own."""
+        """Nothing is acknowledged; a leader lets another one lead, which needs no write of its own.
+
+        Once another one leads, this member cannot learn what became of its proposals: its log does not grow.
+        """
         if not self._problem:
             log.error("nothing can be written: %s; trying again every second", message.text)
         self._problem = message.text
+        if not self.raft.is_leader:
+            self._proposals.give_up()
         if self.raft.is_leader and not self.raft.transfer_target:
             try:
                 self.raft.transfer(None)

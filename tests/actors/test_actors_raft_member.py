@@ -263,6 +263,21 @@ async def test_a_full_disk_acknowledges_nothing_and_leadership_moves(autojump_cl
         assert leader.data[0] == b"before" and b"after" in leader.data
 
 
+async def test_a_proposal_to_a_leader_whose_disk_is_full_is_answered_as_unknown_soon_after_another_leads(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cluster(3) as board:
+        leader = await board.leader()
+        await leader.propose(b"before")
+        leader.disk.refuses = "no space left on device"
+        asked_at = trio.current_time()
+        with pytest.raises(SwarmError, match="not known"):
+            await leader.propose(b"lost to sight", timeout_s=20)
+        assert trio.current_time() - asked_at < 3, "it need not wait for what it cannot learn"
+        leader.disk.refuses = ""
+        await board.agree()
+
+
 async def test_a_full_disk_of_a_single_member_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     async with open_cluster(1) as board:
         node = board.nodes[1]
