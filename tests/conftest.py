@@ -25,7 +25,7 @@ Scenario: TypeAlias = Callable[[str, Callable[[str], str]], None]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write golden files anew instead of comparing with them")
-    parser.addoption("--chaos-minutes", help="how long tests/chaos draws faults (SWARM_CHAOS_MINUTES); by default 35 s")
+    parser.addoption("--chaos-minutes", help="how long tests/chaos draws faults (SWARM_CHAOS_MINUTES); by default 25 s")
     parser.addoption("--chaos-seed", help="the schedule of faults of tests/chaos (SWARM_CHAOS_SEED)")
 
 

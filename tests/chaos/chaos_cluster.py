@@ -146,11 +146,13 @@ class ChaosCluster:
 
     def leader(self) -> str | None:
         """Which manager leads, as far as any that answers knows."""
-        for name in self.managers:
-            with suppress(SwarmError):
-                led_by = self.ask(name, GetNodeStatus(), 1.0).leader
-                if led_by:
-                    return next((other for other in self.managers if self.ids[other] == led_by), None)
+        return next((leader for name in self.managers if (leader := self.leader_of(name)) is not None), None)
+
+    def leader_of(self, name: str) -> str | None:
+        """Which manager leads, as this one knows it; None also when it does not answer."""
+        with suppress(SwarmError):
+            led_by = self.ask(name, GetNodeStatus(), 1.0).leader
+            return next((other for other in self.managers if self.ids[other] == led_by), None)
         return None
 
     def records(self, name: str) -> dict[str, Node]:

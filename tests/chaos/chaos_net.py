@@ -12,8 +12,10 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 PREFIX = "198.18.77."
+_numbers = count(1)
 RULES = """
 add table inet chaos
 add set inet chaos gone { type ipv4_addr; }
@@ -28,7 +30,7 @@ class TestNet:
     __test__ = False
 
     def __init__(self) -> None:
-        self._mark = f"chaos-{os.getpid()}"
+        self._mark = f"chaos-{os.getpid()}-{next(_numbers)}"
         self._hub = f"{self._mark}-hub"
         self._spaces: dict[str, str] = {}
 
