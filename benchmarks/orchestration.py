@@ -22,7 +22,7 @@ from typing import Any
 
 from attrs import evolve
 
-from swarm.actors.daemon import GC_THRESHOLD
+from swarm.actors.daemon import GC_THRESHOLDS
 from swarm.model.changes import Advance, Change, Create, Delete, Kind, Update
 from swarm.model.events import Event
 from swarm.model.ids import ClusterId, Ids, Instant, NodeId, RevisionNumber, ServiceId, id_from_bytes
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000)
     bench = Bench(parser.parse_args().tasks)
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
     for name in ("create", "fail", "update", "lose_node", "new_leader", "halve", "remove"):
         measure(name, bench, getattr(bench, name))
         if name == "fail":

@@ -23,7 +23,7 @@ from time import perf_counter, process_time
 
 from attrs import frozen
 
-from swarm.actors.daemon import GC_THRESHOLD
+from swarm.actors.daemon import GC_THRESHOLDS
 from swarm.model.changes import Create
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, Slot, TaskId, Version, id_from_bytes
 from swarm.model.objects import Node, NodeStatus, Revision, Service, Task, TaskStatus
@@ -210,7 +210,7 @@ def quiet_collector() -> None:
     """The collector as the daemon sets it, with the state that a manager starts with frozen."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def run(shape: Shape) -> None:

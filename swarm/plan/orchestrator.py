@@ -27,8 +27,8 @@ from swarm.plan.keys import ALL, EVERYTHING, node_key, parse_key, part_key
 
 V = TypeVar("V")
 
-BUDGET = 500
-"""Slots that one call changes at the most: about 5 ms of work, so that the event loop breathes in between."""
+BUDGET = 250
+"""Slots that one call changes at the most: about 3 ms of work, so that the event loop breathes in between."""
 
 
 @frozen
