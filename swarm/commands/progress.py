@@ -91,13 +91,12 @@ def wait_for_service(context: Context, service: Service, wait: Wait, removal: bo
 def _service_line(name: str, progress: ServiceProgress, removal: bool) -> str:
     if removal:
         return f"{name}: removed" if progress.removed else f"{name}: {progress.stopping} tasks still to stop"
-    counts = f"{name}: {progress.running}/{progress.desired}"
+    counts = f"{progress.running}/{progress.desired}"
     if progress.converged:
-        return f"{counts} converged"
-    parts = [progress.text, *progress.blocked[:2], progress.last_error]
-    if progress.stopping:
-        parts.insert(0, f"{progress.stopping} still to stop")
-    return ", ".join([counts, *(part for part in parts if part)])
+        return f"{name}: {counts} converged"
+    told = progress.text.startswith(f"{progress.running} of {progress.desired} ")
+    parts = ["" if told else counts, progress.text, *progress.blocked[:2], progress.last_error]
+    return f"{name}: " + ", ".join(part for part in parts if part)
 
 
 def wait_for_drain(context: Context, node: Node, wait: Wait) -> None:

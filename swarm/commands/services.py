@@ -12,7 +12,7 @@ from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
 from swarm.commands.parse import duration_s
 from swarm.commands.progress import Wait, wait_for_service
 from swarm.commands.service_spec import changed_spec, mode_name, new_spec, scaled_spec
-from swarm.model.ids import Instant, RevisionNumber
+from swarm.model.ids import Instant, NodeId, RevisionNumber
 from swarm.model.specs import ContainerSpec, GenericSpec, ProcessSpec, ServiceSpec
 from swarm.model.states import RestartCondition, TaskState, UpdateState
 from swarm.runtime.errors import ErrorCode, SwarmError
@@ -22,6 +22,7 @@ from swarm.wire.messages.control import (
     ExplainService,
     FollowLogs,
     GetService,
+    ListNodes,
     ListRevisions,
     ListServices,
     ListTasks,
@@ -334,7 +335,11 @@ def history(context: Context, who: str) -> None:
     elif context.quiet:
         output.print_lines(str(revision.number) for revision in revisions)
     else:
-        rows = [(str(r.number), _time(r.created_at), r.author, r.note, runs_text(r.spec)) for r in revisions]
+        names = {view.node.id: view.node.description.hostname for view in context.ask(ListNodes())}
+        rows = [
+            (str(r.number), _time(r.created_at), names.get(NodeId(r.author)) or r.author, r.note, runs_text(r.spec))
+            for r in revisions
+        ]
         output.print_table(("REVISION", "CREATED", "BY", "CHANGE", "RUNS"), rows)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 
 from attrs import define, field, frozen
 
-from swarm.model.ids import Ids, Instant, NodeId, ServiceId
+from swarm.model.ids import Ids, Instant, NodeId, RevisionNumber, ServiceId
 from swarm.model.objects import Service, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.snapshot import Snapshot
@@ -26,6 +26,7 @@ from swarm.plan.schedule.need import need_of
 from swarm.plan.slots import Slot, finished_task, is_held, slot_of
 from swarm.plan.update import UNDER_WAY
 
+_ROLLBACK = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
 BLOCKED_MAX = 5
 """Distinct sentences about what is waited for: what fits on a screen."""
 
@@ -268,9 +269,12 @@ def _note_wait(ctx: ServiceContext, task: Task, waits: dict[str, None]) -> None:
 
 
 def _last_error(ctx: ServiceContext, tasks: Iterable[Task]) -> str:
+    """The newest failure of the present revision; of a rollback, of the one that it turns away from as well."""
+    since = ctx.service.revision
+    status = ctx.service.update_status
+    if ctx.service.previous is None and status is not None and status.state in _ROLLBACK:
+        since = RevisionNumber(since - 1)
     ended = [
-        task
-        for task in tasks
-        if task.revision == ctx.service.revision and task.status.state in (TaskState.FAILED, TaskState.REJECTED)
+        task for task in tasks if task.revision >= since and task.status.state in (TaskState.FAILED, TaskState.REJECTED)
     ]
     return end_text(max(ended, key=ended_at)) if ended else ""

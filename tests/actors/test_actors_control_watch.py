@@ -29,3 +29,8 @@ def test_a_task_that_ends_right_after_its_start_begins_the_wait_anew() -> None:
 
 def test_without_a_hold_it_is_told_at_once() -> None:
     assert Hold(0.0).judge(RUNS, 0.0) == RUNS
+
+
+def test_a_completed_job_is_told_at_once() -> None:
+    done = evolve(RUNS, mode="replicated-job")
+    assert Hold(1.0).judge(done, 10.0) == done

@@ -91,6 +91,7 @@ def test_an_automatic_rollback_has_failed_and_a_manual_one_has_not() -> None:
     assert not facts(world).failed
     world.pass_time(60)
     assert facts(world).failed and "rolled back" in facts(world).text
+    assert "exit code 1" in facts(world).last_error, "of the revision that failed"
     world.broken.clear()
     world.declare(spec(version="3"))
     world.pass_time(60)

@@ -51,6 +51,7 @@ class ControlApi(Actor):
         self._raft = manager.raft
         self._membership = manager.membership
         self._local = manager.view
+        self._me = manager.node_id
         self._clock = manager.clock
         self._entropy = manager.entropy
         self._advertised = manager.advertised
@@ -107,7 +108,8 @@ class ControlApi(Actor):
                 await self._idle.wait()
 
     def _author(self, turn: Turn[R]) -> NodeId:
-        return NodeId(turn.caller.node_id)
+        """The node through which it came: this one for whoever is at its own socket."""
+        return NodeId(turn.caller.node_id) or self._me
 
     # --- services --------------------------------------------------------------------------------------------------
     @on(api.CreateService)

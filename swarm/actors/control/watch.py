@@ -53,7 +53,7 @@ async def follow_service(store: Ref, request: WatchService, clock: Clock, sink: 
 
 
 class Hold:
-    """Believes in convergence only when it lasts."""
+    """Believes in convergence only when it lasts; what a job has completed stays completed."""
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
@@ -63,6 +63,8 @@ class Hold:
         """The progress as it is told; `now_s` only moves forward."""
         if not progress.converged:
             self._since = None
+            return progress
+        if progress.mode.endswith("-job"):
             return progress
         if self._since is None:
             self._since = now_s
