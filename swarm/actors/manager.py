@@ -210,6 +210,8 @@ async def _follow_leadership(
         leading: _Leading | None = None
         async for news in inlet:
             life.leadership = news
+            if news.leader is not None:
+                manager.router.leader_moved(news.leader_address)
             if news.removed:
                 life.removed()
             if news.leader is not None:

@@ -43,6 +43,8 @@ LEADER_LINK_S: Final = 10.0
 
 NO_LEADER_S: Final = 4.0
 """A caller waits this long for a leader that can be reached; an election takes a fraction of it."""
+FAREWELL_S: Final = 1.0
+"""A manager that does not lead any more has this long to answer what it took on; one that is frozen never will."""
 RETRY_S: Final = 0.01
 """Between two looks for the leader: an election on a good day takes ten of them."""
 
@@ -68,6 +70,8 @@ class Router:
         self._actors: dict[str, LocalRef] = {}
         self._leading: Callable[[], bool] | None = None
         self._leader_link: LeaderLink | None = None
+        self._asked: dict[trio.CancelScope, Link] = {}
+        """Calls that leaders were asked to answer."""
         self._lines: dict[tuple[Link, str], deque[_InLine]] = {}
 
     # --- what is here -----------------------------------------------------------------------------------------------
@@ -89,6 +93,17 @@ class Router:
     def unmanage(self) -> None:
         """This node is a manager no more."""
         self._leading = self._leader_link = None
+
+    def leader_moved(self, address: str) -> None:
+        """The manager at `address` leads now: what others were asked is given up soon, should they be silent."""
+        late = [scope for scope, link in self._asked.items() if link.remote_address != address]
+        if late:
+            self._nursery.start_soon(self._give_up, late)
+
+    async def _give_up(self, late: list[trio.CancelScope]) -> None:
+        await trio.sleep(FAREWELL_S)
+        for scope in late:
+            scope.cancel()
 
     @property
     def leading(self) -> bool:
@@ -238,7 +253,8 @@ class Router:
         """Have the leader answer, whoever that is by then.
 
         Leadership moves while calls are under way: what was refused with NOT_LEADER, or never sent, is tried again until the
-        caller's deadline, or until nobody has led for `NO_LEADER_S`. What may have been acted on is never repeated.
+        caller's deadline, or until nobody has led for `NO_LEADER_S`; so is a read that a lost leader did not answer. A write
+        that may have been acted on is never repeated.
         """
         with self._guarded(incoming), trio.CancelScope(deadline=incoming.deadline) as scope:
             give_up_at = trio.current_time() + NO_LEADER_S
@@ -266,23 +282,39 @@ class Router:
         opened = incoming.open
         options: dict[str, Any] = {"chain": opened.chain, "caller": caller_of(peer, address)}
         relay = _Relay(incoming)
+        scope = trio.CancelScope()
+        self._asked[scope] = link
         try:
-            connection = link.connection(declared.lane)
-            await connection.room()
-            if opened.kind == OFFER:
-                connection.call(None, OFFER, opened.tag, opened.body, **options)
-            elif opened.kind == STREAM:
-                window = max(1, opened.window)
-                await relay.run(RemoteInlet(connection, declared, opened.body, window, **options))
-            else:
-                if opened.time_left_s is not None:
-                    options["time_left_s"] = incoming.deadline - trio.current_time()
-                incoming.answer(await connection.answer_to(opened.kind, opened.tag, opened.body, **options))
+            with scope:
+                await self._ask_leader(link, declared, incoming, relay, options)
+            if scope.cancelled_caught:
+                text = f"leadership moved while {declared.tag} was under way; whether it was acted on is not known"
+                raise SwarmError(ErrorCode.UNAVAILABLE, f"{text}: look before repeating it")
         except SwarmError as refusal:
-            if refusal.code is not ErrorCode.NOT_LEADER or relay.begun or trio.current_time() >= give_up_at:
+            undone = refusal.code is ErrorCode.NOT_LEADER
+            read = declared.may_be_stale and refusal.code is ErrorCode.UNAVAILABLE
+            if not (undone or read) or relay.begun or trio.current_time() >= give_up_at:
                 raise
             return False
+        finally:
+            del self._asked[scope]
         return True
+
+    async def _ask_leader(
+        self, link: Link, declared: WireMessage, incoming: Incoming, relay: _Relay, options: dict[str, Any]
+    ) -> None:
+        opened = incoming.open
+        connection = link.connection(declared.lane)
+        await connection.room()
+        if opened.kind == OFFER:
+            connection.call(None, OFFER, opened.tag, opened.body, **options)
+        elif opened.kind == STREAM:
+            window = max(1, opened.window)
+            await relay.run(RemoteInlet(connection, declared, opened.body, window, **options))
+        else:
+            if opened.time_left_s is not None:
+                options["time_left_s"] = incoming.deadline - trio.current_time()
+            incoming.answer(await connection.answer_to(opened.kind, opened.tag, opened.body, **options))
 
     def _guarded(self, incoming: Incoming) -> _Guard:
         return _Guard(self, incoming)

@@ -256,6 +256,42 @@ async def test_a_leader_that_finds_out_that_it_is_none_passes_the_call_on(autoju
         assert [caller.node_id for caller in nodes.actor.seen] == ["w1"]
 
 
+async def test_a_frozen_leaders_calls_are_given_up_when_another_leads_and_reads_go_there(autojump_clock: Clock) -> None:
+    class Frozen(Actor):
+        @on(Heartbeat)
+        def heartbeat(self, request: Heartbeat, turn: Turn[HeartbeatReply]) -> None:
+            turn.defer()
+
+        @on(ListServices)
+        def services(self, request: ListServices, turn: Turn[tuple[ServiceView, ...]]) -> None:
+            turn.defer()
+
+    async with three() as nodes:
+        frozen = Frozen()
+        for name in ("dispatcher", "control"):
+            await nodes.leader.start(f"frozen {name}", frozen if name == "control" else Frozen())
+            nodes.leader.router.register(name, nodes.leader.actors[f"frozen {name}"].ref)
+        manager = await nodes.leader.link_to(nodes.follower)
+        answers: list[object] = []
+
+        async def read() -> None:
+            answers.append(await manager.ref("control").ask(ListServices(), timeout_s=5))
+
+        async def write() -> None:
+            answers.append(await refusal(nodes.link, Heartbeat("s")))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(write)
+            await trio.sleep(1)
+            await nodes.follower.start("control", Leader())
+            nodes.leads["m2"] = True
+            nodes.follower.router.leader_moved("m2:1")
+        error = next(answer for answer in answers if isinstance(answer, SwarmError))
+        assert (error.code, "not known" in error.text) == (ErrorCode.UNAVAILABLE, True)
+        assert () in answers, "a read is repeated, it changes nothing"
+
+
 # --- refs for callers on the same node -------------------------------------------------------------------------------
 async def test_a_local_caller_reaches_the_leader_wherever_it_is(autojump_clock: Clock) -> None:
     async with three() as nodes:
