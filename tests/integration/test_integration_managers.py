@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,39 @@ def test_the_leader_itself_is_demoted_and_promoted_again(three: LocalCluster) ->
     three.run("node", "promote", first, node=other)
     settle(three, first, managers=3, nodes=4)
     assert task_pids(three) == tasks
+
+
+def test_a_promoted_node_that_cannot_listen_works_on_and_tries_again(three: LocalCluster) -> None:
+    tasks, address = task_pids(three), three.addresses["w1"]
+    host, _, port = address.rpartition(":")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((host, int(port)))
+        taken.listen()
+        three.run("node", "promote", "w1", node="m1")
+        wait_until(lambda: "in use" in status(three, "w1").state, "it says why")
+        assert task_pids(three) == tasks
+    settle(three, "w1", managers=4, nodes=4)
+    three.run("node", "demote", "w1", node="m1")
+    settle(three, "m1", managers=3, nodes=4)
+    wait_until(lambda: status(three, "w1").role == "worker", "it is a worker again")
+    assert task_pids(three) == tasks
+
+
+def test_a_manager_leaves_even_when_it_leads_and_its_machine_joins_again(three: LocalCluster) -> None:
+    name = leader(three)
+    other = next(one for one in ("m1", "m2", "m3") if one != name)
+    left = three.attempt("leave", node=name)
+    assert left.returncode == 0, left.stderr
+    wait_until(lambda: name not in nodes(three, other), "its record is gone")
+    settle(three, other, managers=2, nodes=3)
+    assert not (three.directory / name / "node.json").exists()
+    token = three.run("token", "manager", "-q", node=other).strip()
+    three.run(
+        "join", three.addresses[other], "--state-dir", str(three.directory / name), "--listen", three.addresses[name],
+        "--hostname", name, "--executor", "process", "--detach", env={"SWARM_TOKEN": token},
+    )  # fmt: skip
+    settle(three, name, managers=3, nodes=4)
 
 
 # --- reading and writing from any manager ------------------------------------------------------------------------------
