@@ -58,6 +58,11 @@ log = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 20.0
 LEAVE_TIMEOUT_S = 60.0
 DEMOTION_TIMEOUT_S = 45.0
+REJOIN_S = 15.0
+"""For a node that leaves to find a manager that it can tell."""
+REJOIN_FORCED_S = 3.0
+"""The same for one that leaves by force."""
+REJOIN_RETRY_S = 0.1
 LISTEN_RETRY_S = 2.0
 """Between two tries of a node that was promoted to listen."""
 STATUS_TIMEOUT_S = 5.0
@@ -232,7 +237,7 @@ async def _follow_role(scope: Scope, node: NodeContext, facts: Facts, front: Nod
             # At its start a node that cannot listen ends; one that is promoted has tasks to look after, and tries again.
             if not promoted:
                 raise
-            refused = f"it was promoted and cannot be a manager yet: {errors.exceptions[0]}"
+            refused = f"it was promoted and cannot be a manager yet: {_innermost(errors)}"
         if refused:
             front.manager_waits(refused)
             log.error("%s", refused)
@@ -243,6 +248,14 @@ async def _follow_role(scope: Scope, node: NodeContext, facts: Facts, front: Nod
         front.manager = None
         if facts.end is None:
             await _left_raft(node, facts)
+
+
+def _innermost(group: BaseExceptionGroup[DialError]) -> BaseException:
+    """The first error in nested groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _end_life(facts: Facts, life: ManagerLife) -> None:
@@ -433,11 +446,23 @@ class Node(Actor):
                 raise
             sink.offer(LeaveProgress("the other managers could not be asked; they keep this one as unreachable"))
 
+    async def _leave_session(self, agent: Ref, patience_s: float) -> None:
+        """Have a manager take this node's record out; a node that has just been a manager has to find another one first."""
+        give_up_at = trio.current_time() + patience_s
+        while True:
+            try:
+                await agent.ask(LeaveSession(), timeout_s=ASK_TIMEOUT_S)
+                return
+            except SwarmError as error:
+                if error.code is not ErrorCode.UNAVAILABLE or trio.current_time() >= give_up_at:
+                    raise
+            await trio.sleep(REJOIN_RETRY_S)
+
     async def _forget_me(self, force: bool, sink: Sink[LeaveProgress]) -> None:
         sink.offer(LeaveProgress("taking this node out of the cluster"))
         try:
             assert self.agent is not None, "a node that answers has an agent"
-            await self.agent.ask(LeaveSession(), timeout_s=ASK_TIMEOUT_S)
+            await self._leave_session(self.agent, REJOIN_FORCED_S if force else REJOIN_S)
         except SwarmError as error:
             if not force:
                 raise SwarmError(

@@ -21,7 +21,7 @@ from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import GetNode, ListNodes, NodeView, UpdateNode
 from swarm.wire.messages.node import GetNodeStatus, NodeStatusView
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 ORDERLY_WRITE_S_MAX = 2.0
 """Far above what it takes (the benchmark measures that): a loaded machine must not fail a test."""
 
