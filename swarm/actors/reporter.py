@@ -97,8 +97,11 @@ class Reporter(Actor):
         """So many reports go out alone, since one of them made the managers refuse all."""
 
     async def stopping(self) -> None:
-        """Record what is not on disk yet."""
-        await self._store.record({id: self.newest[id] for id in self._unrecorded})
+        """Record what is not on disk yet. A disk that refuses is no bug: the next life asks the executors again."""
+        try:
+            await self._store.record({id: self.newest[id] for id in self._unrecorded})
+        except SwarmError as error:
+            LOG.warning("%d statuses are not recorded: %s", len(self._unrecorded), error.text)
 
     # --- turns -----------------------------------------------------------------------------------------------------
     @on(StatusChanged)

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 from attrs import define, field
 
-from swarm.actors.raft_messages import ApplyEntries
+from swarm.actors.raft_messages import ApplyEntries, InstallSnapshot
 from swarm.model.change_codec import decode_groups
 from swarm.model.changes import Group, Kind
 from swarm.model.events import Event
@@ -49,8 +49,6 @@ class Checkers:
     """Index to what the entry left behind, or the key of what it deleted."""
     _leaders: dict[int, int] = field(factory=dict)
     _commits: dict[str, int] = field(factory=dict)
-    _waiting: dict[int, bytes] = field(factory=dict)
-    """Entries of a manager that is ahead of the reference by a gap that a snapshot left."""
 
     def fail(self, what: str) -> None:
         """Note that something must not be."""
@@ -82,6 +80,8 @@ class Checkers:
     # --- the store -------------------------------------------------------------------------------------------------
     def store_turn(self, host: str, message: Any, view: Any) -> None:
         """After a turn of a store actor that applied entries."""
+        if isinstance(message, InstallSnapshot):
+            self.probe("snapshot installed")
         if not isinstance(message, ApplyEntries):
             return
         last: dict[tuple[Kind, str], StoreObject | None] = {}

@@ -25,11 +25,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from swarm.actors.context import JoinTarget, NodeConfig
 from swarm.actors.node import End, Told, run_node
+from swarm.actors.store_messages import ProposeChanges
 from swarm.executors.base import Workload
+from swarm.model.changes import Update
+from swarm.model.specs import RaftSettings
 from swarm.model.states import Role
 from swarm.ports.clock import monotonic_seconds
 from swarm.ports.entropy import SeededEntropy
@@ -53,6 +56,7 @@ RESTART_PAUSE_S = 5.0
 """A daemon that gave up at its start is started again after this, as a service manager would."""
 SAMPLE_S = 0.5
 """Between two looks at what is checked by sampling."""
+TURNS_AT_ONCE_MAX = 200_000
 CURRENT: ContextVar[SimNode | None] = ContextVar("current_node", default=None)
 
 
@@ -86,6 +90,7 @@ class _Watch(Trace):
         """Hash it, check it."""
         world = self.world
         world.turns += 1
+        world.count_turn()
         world.hash.update(f"{trio.current_time():.9f} {self.node.name} {actor} {type(message).__name__}\n".encode())
         if self.life.revoked:
             return
@@ -170,7 +175,7 @@ class _NoCalls:
 class World:
     """Machines, their network, and what is checked. Made by `run_world`."""
 
-    def __init__(self, seed: str, nursery: trio.Nursery, links: Callable[[World], Links] | None = None) -> None:
+    def __init__(self, seed: str, nursery: trio.Nursery) -> None:
         self.seed = seed
         self.entropy = SeededEntropy(f"world {seed}")
         self.network = SimNetwork(SeededEntropy(f"net {seed}"))
@@ -182,6 +187,8 @@ class World:
         self.script: Callable[[Workload], Script] = lambda workload: Script(prepare_s=0.05, start_s=0.05, stop_s=0.1)
         self.links: Links
         self._nursery = nursery
+        self._instant = -1.0
+        self._since = 0
         self._tokens: dict[Role, str] = {}
 
     # --- machines and daemons --------------------------------------------------------------------------------------
@@ -299,6 +306,16 @@ class World:
         for name, _ in names:
             await self.nodes[name].ready.wait()
 
+    async def compact_often(self, interval: int, kept: int) -> None:
+        """Have managers take a snapshot every `interval` entries and keep `kept`, so that a short story meets them."""
+        leader = self.leader
+        assert leader is not None, "a booted cluster has a leader"
+        cluster = self.checkers.store.cluster
+        assert cluster is not None
+        settings = evolve(cluster.settings, raft=RaftSettings(interval, kept))
+        change = Update(evolve(cluster, settings=settings))
+        await leader.actor("node/manager/store").ref.ask(ProposeChanges(((change,),)), timeout_s=10.0)
+
     # --- operators -------------------------------------------------------------------------------------------------
     async def ask(self, name: str, request: Request[R], *, timeout_s: float = 30.0, to: str = "control") -> R:
         """Ask a node's daemon over its local socket. `SwarmError` is its answer; UNAVAILABLE when it is down."""
@@ -379,6 +396,14 @@ class World:
                 stale.pop(key, None)
             elif trio.current_time() - stale.setdefault(key, trio.current_time()) > STALE_LEADER_S:
                 self.checkers.fail(f"{node.name}: {path} of term {term} lives on in term {raft.term}")
+
+    def count_turn(self) -> None:
+        """A cluster that never comes to rest stops virtual time; that is a violation, not a hanging test."""
+        now = trio.current_time()
+        if now != self._instant:
+            self._instant, self._since = now, self.turns
+        elif self.turns - self._since == TURNS_AT_ONCE_MAX:
+            self.checkers.fail(f"{TURNS_AT_ONCE_MAX} turns without time passing")
 
     def fault(self, kind: str) -> None:
         """Count one."""

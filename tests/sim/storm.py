@@ -31,6 +31,8 @@ from swarm.wire.messages.control import (
 SERVICES_MAX = 6
 REPLICAS_MAX = 6
 REGISTERS = 2
+SNAPSHOT_INTERVAL = 60
+KEPT_ENTRIES = 10
 MANAGERS_MIN = 3
 CLIENTS = 3
 CONVERGE_S = 240.0
@@ -67,6 +69,7 @@ class Storm:
             waiting = {node.name: node.waiting for node in world.nodes.values() if not node.ready.is_set()}
             world.checkers.fail(f"the cluster did not form within 120 s: {waiting}")
             return
+        await world.compact_often(SNAPSHOT_INTERVAL, KEPT_ENTRIES)
         with trio.move_on_after(self.minutes * 60.0):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._change, world)
