@@ -574,6 +574,18 @@ async def test_assignments_that_cannot_be_recorded_are_asked_for_again(autojump_
         assert (await agent.ask(GetAgentStatus(), timeout_s=1)).running == 1
 
 
+async def test_an_agent_that_stops_while_the_disk_is_full_does_not_crash(autojump_clock: Any, caplog: Any) -> None:
+    bench = Bench()
+    bench.dispatcher.first = (bench.assignments(task("a"), full=True),)
+    async with bench.agent():
+        await trio.sleep(2)
+        bench.store.refusing = "the disk is full"
+        bench.machine.power_off()
+        await trio.sleep(1)
+    assert [record.getMessage() for record in caplog.records if "crashed" in record.getMessage()] == []
+    assert "1 statuses are not recorded: the disk is full" in caplog.text
+
+
 async def test_a_changed_machine_is_described_again(autojump_clock: Any) -> None:
     bench = Bench()
     async with bench.agent():

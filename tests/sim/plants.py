@@ -365,7 +365,9 @@ def planted(name: str) -> Iterator[None]:
             one()
 
 
-def seeds_to_find(name: str, managers: int, workers: int, minutes: float, first: int, seeds_max: int) -> tuple[int, str]:
+def seeds_to_find(
+    name: str, managers: int, workers: int, minutes: float, first: int, seeds_max: int
+) -> tuple[int, str]:
     """How many seeds it took to find a plant (0: it was not found), and by what."""
     with planted(name):
         for number in range(seeds_max):
