@@ -137,10 +137,12 @@ def test_a_promoted_node_that_cannot_listen_works_on_and_tries_again(three: Loca
 def test_a_manager_leaves_even_when_it_leads_and_its_machine_joins_again(three: LocalCluster) -> None:
     name = leader(three)
     other = next(one for one in ("m1", "m2", "m3") if one != name)
+    pid = three.pid(name)
     left = three.attempt("leave", node=name)
     assert left.returncode == 0, left.stderr
     wait_until(lambda: name not in nodes(three, other), "its record is gone")
     settle(three, other, managers=2, nodes=3)
+    wait_until(lambda: not alive(pid), "its daemon has ended")
     assert not (three.directory / name / "node.json").exists()
     token = three.run("token", "manager", "-q", node=other).strip()
     three.run(
