@@ -23,6 +23,10 @@ from swarm.model.reasons import ReasonCode
 from swarm.model.specs import Replicated, TaskSpec
 from swarm.model.states import Availability, NodeState, Origin, TaskState, UpdateOrder
 from swarm.model.store import Store
+from swarm.plan.restart import old_task_timeout_s
+from swarm.raft.codec import decode
+from swarm.raft.messages import AppendReply, VoteReply
+from swarm.testing.sim_machine import SimMachine
 
 NUMBER_BYTES = 16
 """What precedes the groups in an entry: see `actors/store.py`."""
@@ -42,6 +46,8 @@ class Checkers:
     """The reference: every committed entry, applied once."""
     probes: dict[str, int] = field(factory=dict)
     """How often something that a simulation should reach was reached."""
+    latest_clock: Callable[[], float] = field(default=lambda: 0.0)
+    """The wall clock that is furthest ahead."""
     on_event: list[Callable[[Event], None]] = field(factory=list)
     _entries: dict[int, bytes] = field(factory=dict)
     """Index to the digest of the entry that was applied there first."""
@@ -49,6 +55,12 @@ class Checkers:
     """Index to what the entry left behind, or the key of what it deleted."""
     _leaders: dict[int, int] = field(factory=dict)
     _commits: dict[str, int] = field(factory=dict)
+    _committed: int = 0
+    _terms: dict[int, int] = field(factory=dict)
+    """Committed index to the term of its entry."""
+    _votes: dict[tuple[int, int], int] = field(factory=dict)
+    """(member, term) to whom it gave its vote."""
+    _disks: dict[int, SimMachine] = field(factory=dict)
 
     def fail(self, what: str) -> None:
         """Note that something must not be."""
@@ -60,17 +72,53 @@ class Checkers:
         self.probes[name] = self.probes.get(name, 0) + 1
 
     # --- Raft ------------------------------------------------------------------------------------------------------
-    def raft_turn(self, host: str, run: str, core: Any) -> None:
+    def raft_turn(self, machine: SimMachine, run: str, core: Any) -> None:
         """After a turn of a Raft member."""
-        if core.is_leader:
-            first = self._leaders.setdefault(core.term, core._state.id)
-            if first != core._state.id:
-                self.fail(f"two leaders in term {core.term}: {first:x} and {core._state.id:x} ({host})")
-        commit = core._state.log.commit
-        before = self._commits.get(run, 0)
-        if commit < before:
+        host, state = machine.name, core._state
+        self._disks[state.id] = machine
+        if core.is_leader and self._leaders.get(core.term) != state.id:
+            if core.term in self._leaders:
+                first = self._leaders[core.term]
+                self.fail(f"two leaders in term {core.term}: {first:x} and {state.id:x} ({host})")
+            self._leaders[core.term] = state.id
+            if state.log.last_index < self._committed:
+                text = f"leads term {core.term} with a log that ends at {state.log.last_index}"
+                self.fail(f"{host} {text}, and {self._committed} was committed")
+        commit = state.log.commit
+        before = self._commits.get(run)
+        if commit == before:
+            return
+        if before is not None and commit < before:
             self.fail(f"{host}: the commit index went back from {before} to {commit}")
         self._commits[run] = commit
+        self._committed = max(self._committed, commit)
+        term = state.log.term_at(commit)
+        if term is not None and self._terms.setdefault(commit, term) != term:
+            self.fail(f"{host} committed entry {commit} of term {term}, others of term {self._terms[commit]}")
+
+    def raft_messages(self, payload: Iterable[bytes], to: int) -> None:
+        """What a member was promised: a vote is given once a term, and is on disk; so is what is acknowledged."""
+        for data in payload:
+            message = decode(data)
+            machine = self._disks.get(message.sender)
+            if machine is None or not isinstance(message, VoteReply | AppendReply):
+                continue
+            disk = machine.log
+            if isinstance(message, VoteReply):
+                if not message.granted:
+                    continue
+                known = self._votes.setdefault((message.sender, message.term), to)
+                if known != to:
+                    self.fail(f"{machine.name} voted for {known:x} and for {to:x} in term {message.term}")
+                if disk.hard_state.term < message.term or (
+                    disk.hard_state.term == message.term and disk.hard_state.vote != to
+                ):
+                    self.fail(f"{machine.name} voted in term {message.term}; its disk has {disk.hard_state}")
+            elif not message.rejected and disk.hard_state.term == message.term:
+                last = disk.entries[-1].index if disk.entries else 0
+                last = max(last, disk.snapshot.meta.index if disk.snapshot is not None else 0)
+                if last < message.index:
+                    self.fail(f"{machine.name} acknowledged entry {message.index}; its disk ends at {last}")
 
     @property
     def terms_led(self) -> int:
@@ -124,10 +172,9 @@ class Checkers:
 
     def _check_task(self, before: Any, after: Any) -> None:
         if after is None:
-            if before.desired < TaskState.REMOVE and before.status.state <= TaskState.RUNNING and before.node_id:
-                owner = self.store.service(before.service_id)
+            if before.node_id and TaskState.ASSIGNED <= before.status.state <= TaskState.RUNNING:
                 node = self.store.node(before.node_id)
-                if owner is not None and node is not None:
+                if node is not None and node.status.state is NodeState.READY:
                     self.fail(
                         f"the record of task {before.id} was deleted while {before.status.state.name} is observed"
                     )
@@ -161,6 +208,8 @@ class Checkers:
                 continue
             if other.status.state > TaskState.RUNNING:
                 continue
+            if self.latest_clock() - task.created_at >= old_task_timeout_s(self.store.spec_of(other)):
+                continue  # waited for long enough
             if other.reason is not None and other.reason.code in MOVED:
                 continue  # replaced first, stopped then; a lost node may be back before its task is known to have ended
             node = self.store.node(other.node_id)

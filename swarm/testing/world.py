@@ -49,6 +49,7 @@ from swarm.wire.connection import Incoming
 from swarm.wire.link import Link
 from swarm.wire.links import Links, open_links
 from swarm.wire.messages.control import GetToken
+from swarm.wire.messages.raft import RaftMessages
 
 R = TypeVar("R")
 
@@ -96,7 +97,9 @@ class _Watch(Trace):
             return
         if actor == "node/manager/raft":
             run = f"{self.node.name}/{self.node.machine.runs}/{id(self.actors[actor])}"
-            world.checkers.raft_turn(self.node.name, run, self.actors[actor].raft)
+            if isinstance(message, RaftMessages):
+                world.checkers.raft_messages(message.payload, message.to_member)
+            world.checkers.raft_turn(self.node.machine, run, self.actors[actor].raft)
         elif actor == "node/manager/store":
             world.checkers.store_turn(self.node.name, message, self.actors[actor].view())
 
@@ -180,7 +183,7 @@ class World:
         self.entropy = SeededEntropy(f"world {seed}")
         self.network = SimNetwork(SeededEntropy(f"net {seed}"))
         self.nodes: dict[str, SimNode] = {}
-        self.checkers = Checkers()
+        self.checkers = Checkers(latest_clock=self._latest_clock)
         self.hash = blake2b(digest_size=8)
         self.turns = 0
         self.faults: dict[str, int] = {}
@@ -404,6 +407,9 @@ class World:
             self._instant, self._since = now, self.turns
         elif self.turns - self._since == TURNS_AT_ONCE_MAX:
             self.checkers.fail(f"{TURNS_AT_ONCE_MAX} turns without time passing")
+
+    def _latest_clock(self) -> float:
+        return max((node.machine.clock.now() for node in self.nodes.values()), default=0.0)
 
     def fault(self, kind: str) -> None:
         """Count one."""

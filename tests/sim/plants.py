@@ -17,6 +17,7 @@ import trio
 from attrs import evolve
 
 import swarm.actors.control.api as control_api
+import swarm.actors.dispatcher as dispatcher
 import swarm.actors.manager as manager
 import swarm.actors.reporter as reporter
 import swarm.actors.role_manager as role_manager
@@ -39,6 +40,7 @@ from swarm.raft.messages import Heartbeat, Vote, VoteReply
 from swarm.raft.ready import Role
 from swarm.testing.checkers import NUMBER_BYTES
 from swarm.testing.memory_log import MemoryLogStore
+from swarm.testing.task_store import MemoryTaskStore
 from swarm.testing.world import run_world
 from tests.sim.storm import Storm
 
@@ -158,7 +160,14 @@ def status_goes_back() -> list[Patch]:
             return evolve(after, status=change.status, version=index)
         return after
 
-    return [(model_store, "advanced", careless)]
+    async def forget(self: Any, statuses: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return [
+        (model_store, "advanced", careless),
+        (dispatcher.Dispatcher, "_is_news", lambda self, node_id, task_id, status: True),
+        (MemoryTaskStore, "record", forget),
+    ]
 
 
 def stale_write_is_taken() -> list[Patch]:
@@ -252,7 +261,7 @@ def reaps_the_living() -> list[Patch]:
 # --- dispatcher and agent ----------------------------------------------------------------------------------------------
 def assignment_lost() -> list[Patch]:
     """Every fifth incremental set does not reach its node."""
-    original = assignments.Share.change
+    original = assignments.NodeShare.change
     count = [0]
 
     def losing(self: Any, view: Any, task_ids: Any) -> Any:
@@ -263,12 +272,12 @@ def assignment_lost() -> list[Patch]:
             return None
         return change
 
-    return [(assignments.Share, "change", losing)]
+    return [(assignments.NodeShare, "change", losing)]
 
 
 def assignment_out_of_order() -> list[Patch]:
     """An incremental set is numbered as the one before it."""
-    original = assignments.Share.change
+    original = assignments.NodeShare.change
     count = [0]
 
     def shuffled(self: Any, view: Any, task_ids: Any) -> Any:
@@ -278,7 +287,7 @@ def assignment_out_of_order() -> list[Patch]:
             return evolve(change, tasks=change.tasks[1:])
         return change
 
-    return [(assignments.Share, "change", shuffled)]
+    return [(assignments.NodeShare, "change", shuffled)]
 
 
 def exit_lost() -> list[Patch]:

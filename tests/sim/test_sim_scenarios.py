@@ -1,0 +1,181 @@
+"""Stories with a plot: what an operator fears most, one at a time, in a whole simulated cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+from attrs import evolve
+
+from swarm.model.specs import ProcessSpec, Replicated, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig
+from swarm.model.states import Availability, Role
+from swarm.runtime.errors import SwarmError
+from swarm.testing.world import World, run_world
+from swarm.wire.messages.control import CreateService, GetNode, GetService, UpdateNode, UpdateService
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def holds(seed: str, story: Callable[[World], Awaitable[None]]) -> None:
+    outcome = run_world(seed, story)
+    assert outcome.violations == []
+
+
+def spec_of(replicas: int, *words: str) -> ServiceSpec:
+    task = TaskSpec(ProcessSpec(("work", *words)), restart=RestartPolicy(delay_s=0.5))
+    return ServiceSpec("web", task, Replicated(replicas), update=UpdateConfig(2, 0.5, monitor_s=1), replace_after_s=5)
+
+
+def manager_of(world: World) -> str:
+    return next(node.name for node in world.nodes.values() if node.is_up and node.raft is not None)
+
+
+async def until_done(world: World, act: Callable[[], Awaitable[object]]) -> None:
+    """As an operator does it: again, after reading again, when it was not taken."""
+    for _ in range(120):
+        try:
+            await act()
+            return
+        except SwarmError:
+            await trio.sleep(0.5)
+    world.checkers.fail("an operator's change was not taken within a minute")
+
+
+async def change(world: World, spec: ServiceSpec) -> None:
+    async def act() -> None:
+        service = (await world.ask(manager_of(world), GetService("web"))).service
+        if service.spec != spec:
+            await world.ask(manager_of(world), UpdateService(service.id, service.version, spec))
+
+    await until_done(world, act)
+
+
+async def change_node(world: World, name: str, **fields: object) -> None:
+    async def act() -> None:
+        node = (await world.ask(manager_of(world), GetNode(name))).node
+        spec = evolve(node.spec, **fields)
+        if node.spec != spec:
+            await world.ask(manager_of(world), UpdateNode(node.id, node.version, spec))
+
+    await until_done(world, act)
+
+
+async def begun(world: World, managers: int, workers: int, replicas: int) -> None:
+    await world.boot(managers, workers)
+    await world.ask("m1", CreateService(spec_of(replicas)))
+    await world.converge(60, stays_s=1)
+
+
+def leader_of(world: World) -> str:
+    leader = world.leader
+    assert leader is not None
+    return leader.name
+
+
+def test_managers_are_restarted_one_by_one_during_an_update() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 3, 6)
+        await change(world, spec_of(6, "two"))
+        for name in ("m1", "m2", "m3"):
+            await world.stop(name)
+            await trio.sleep(1)
+            world.start(name)
+            await world.nodes[name].ready.wait()
+        await world.converge(120)
+
+    holds("rolling", story)
+
+
+def test_a_node_is_drained_while_the_leader_dies() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 3, 6)
+        await change_node(world, "w1", availability=Availability.DRAIN)
+        name = leader_of(world)
+        await world.crash(name)
+        await trio.sleep(40)  # a replacement may have been placed on the machine that died
+        assert not world.nodes["w1"].machine.tasks.running()
+        world.start(name)
+        await world.converge(120)
+
+    holds("drain", story)
+
+
+def test_the_leader_is_cut_off_together_with_most_workers() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 5, 10)
+        old = leader_of(world)
+        here = {old, "w1", "w2", "w3", "w4"}
+        pairs = [(one, other) for one in here for other in world.nodes if other not in here]
+        for one, other in pairs:
+            world.network.block(one, other)
+            world.network.block(other, one)
+        await trio.sleep(60)
+        assert leader_of(world) != old
+        world.network.heal()
+        await world.converge(120)
+
+    holds("cut off", story)
+
+
+def test_the_disk_of_the_leader_fills_up() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 2, 4)
+        old = leader_of(world)
+        world.nodes[old].machine.fill_disk(full=True)
+        await change(world, spec_of(6))
+        await trio.sleep(15)
+        assert leader_of(world) != old
+        world.nodes[old].machine.fill_disk(full=False)
+        await world.converge(120)
+
+    holds("disk", story)
+
+
+def test_a_service_is_scaled_up_and_down_while_leaders_die() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 3, 2)
+        for replicas in (9, 1, 12, 4):
+            await change(world, spec_of(replicas))
+            name = leader_of(world)
+            await world.crash(name, keep_write=replicas > 4)
+            await trio.sleep(4)
+            world.start(name)
+            await world.nodes[name].ready.wait()
+        await world.converge(120)
+
+    holds("scale", story)
+
+
+def test_everybody_is_promoted_and_demoted_again() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 2, 4)
+        for _ in range(2):
+            for name in ("w1", "w2"):
+                await change_node(world, name, desired_role=Role.MANAGER)
+            await world.converge(60, stays_s=1)
+            for name in ("m1", "m2"):
+                await change_node(world, name, desired_role=Role.WORKER)
+            await world.converge(120, stays_s=1)
+            for name in ("m1", "m2"):
+                await change_node(world, name, desired_role=Role.MANAGER)
+            for name in ("w1", "w2"):
+                await change_node(world, name, desired_role=Role.WORKER)
+            await world.converge(120, stays_s=1)
+
+    holds("roles", story)
+
+
+def test_many_workers_come_back_at_once() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 30, 60)
+        await world.crash(leader_of(world))
+        for number in range(1, 31):
+            world.network.cut(f"w{number}")
+        await trio.sleep(5)
+        for node in world.nodes.values():
+            if not node.is_up:
+                world.start(node.name)
+        await world.converge(120)
+
+    holds("stampede", story)
