@@ -120,8 +120,8 @@ class RaftMember(Actor):
         self._transfers: list[tuple[RaftId, Later[None]]] = []
         self._watchers: list[Sink[Leadership]] = []
         self._leadership = Leadership(0, None, False)
-        self._first_own: int | None = None
-        """Leader: the index of its first entry; applied through there, it knows all that earlier terms left."""
+        self._seen: tuple[object, ...] = (None,) * 5
+        """What `_leadership` was made of."""
         self._lost_at: float | None = None
         self._problem = ""
         self._given_up: tuple[str, ...] = ()
@@ -468,11 +468,12 @@ class RaftMember(Actor):
     def _note_leadership(self) -> None:
         """Publish who leads, and settle what hung on it."""
         raft = self.raft
-        if not raft.is_leader:
-            self._first_own = None
-        elif self._first_own is None:
-            self._first_own = raft.first_own_index
-        leads = self._first_own is not None and self._feed.given >= self._first_own
+        self._settle_transfers()
+        leads = raft.is_leader and self._feed.given >= raft.first_own_index
+        seen = (raft.term, raft.leader, leads, raft.is_removed, raft.membership)
+        if seen == self._seen:
+            return
+        self._seen = seen
         leader = raft.membership.find(raft.leader) if raft.leader else None
         now = Leadership(
             term=raft.term,
@@ -482,7 +483,6 @@ class RaftMember(Actor):
             leader_address=leader.address if leader else "",
             removed=raft.is_removed,
         )
-        self._settle_transfers()
         if now == self._leadership:
             return
         if self._leadership.leader == self._me.raft_id != now.leader:

@@ -27,23 +27,30 @@ from swarm.runtime.turn import Later
 
 @define
 class Proposals:
-    """Waiting proposals by the index that they hope for. A rewritten log may have several at one index.
+    """Waiting proposals by the index that they hope for.
 
     `Any`: proposals are answered with their index, membership changes with None.
     """
 
-    _by_index: dict[Index, list[tuple[Term, Later[Any], bool]]] = field(factory=dict)
+    _by_index: dict[Index, tuple[Term, Later[Any], bool]] = field(factory=dict)
 
     def __len__(self) -> int:
         return len(self._by_index)
 
     def add(self, index: Index, term: Term, later: Later[int]) -> None:
         """Answer `later` with the index when it is handed over."""
-        self._by_index.setdefault(index, []).append((term, later, True))
+        self._add(index, term, later, with_index=True)
 
     def add_change(self, index: Index, term: Term, later: Later[None]) -> None:
         """Answer `later` when the membership change at `index` is committed."""
-        self._by_index.setdefault(index, []).append((term, later, False))
+        self._add(index, term, later, with_index=False)
+
+    def _add(self, index: Index, term: Term, later: Later[Any], *, with_index: bool) -> None:
+        before = self._by_index.get(index)
+        if before is not None:
+            # A leader's log holds all that was committed: what an earlier term had at its end and it has not, never will be.
+            before[1].fail(never_committed())
+        self._by_index[index] = (term, later, with_index)
 
     def settle(self, entries: Iterable[Entry]) -> None:
         """These were committed and handed over."""
@@ -51,24 +58,25 @@ class Proposals:
         if not by_index:
             return
         for entry in entries:
-            for term, later, with_index in by_index.pop(entry.index, ()):
-                if term != entry.term:
-                    later.fail(never_committed())
-                else:
-                    later.answer(entry.index if with_index else None)
+            found = by_index.pop(entry.index, None)
+            if found is None:
+                continue
+            term, later, with_index = found
+            if term != entry.term:
+                later.fail(never_committed())
+            else:
+                later.answer(entry.index if with_index else None)
 
     def passed(self, through: Index) -> None:
         """A snapshot stands for everything through there: what became of single entries is not known any more."""
         for index in [index for index in self._by_index if index <= through]:
-            for _, later, _ in self._by_index.pop(index):
-                later.fail(outcome_unknown())
+            self._by_index.pop(index)[1].fail(outcome_unknown())
 
     def give_up(self) -> None:
         """Nobody will tell soon."""
         waiting, self._by_index = self._by_index, {}
-        for places in waiting.values():
-            for _, later, _ in places:
-                later.fail(outcome_unknown())
+        for _, later, _ in waiting.values():
+            later.fail(outcome_unknown())
 
 
 @define

@@ -256,10 +256,28 @@ class Raft:
         `term` fences: the caller's scope was opened in that term, and another one refuses. Raises `NotLeader`,
         `StaleTerm`, `TransferInProgress`, `EntryTooLarge`, `Overloaded`.
         """
-        return self.propose_many((data,), term=term)[0]
+        state = self._state
+        self._check_proposable(term)
+        size, config = len(data), state.config
+        if size > config.entry_bytes_max:
+            raise EntryTooLarge(size, config.entry_bytes_max)
+        self._check_room(1, size)
+        state.append(EntryKind.NORMAL, (data,))
+        return state.log.last_index
 
     def propose_many(self, datas: Sequence[bytes], *, term: Term | None = None) -> range:
         """Append all of `datas` in a row, or refuse all: their indexes. Raises as `propose`."""
+        state = self._state
+        self._check_proposable(term)
+        largest = max(map(len, datas), default=0)
+        if largest > state.config.entry_bytes_max:
+            raise EntryTooLarge(largest, state.config.entry_bytes_max)
+        self._check_room(len(datas), sum(map(len, datas)))
+        first = state.log.last_index + 1
+        state.append(EntryKind.NORMAL, datas)
+        return range(first, first + len(datas))
+
+    def _check_proposable(self, term: Term | None) -> None:
         state = self._state
         if term is not None and term != state.term:
             raise StaleTerm(term, state.term)
@@ -267,21 +285,14 @@ class Raft:
             raise NotLeader(state.leader)
         if state.transfer_target:
             raise TransferInProgress(state.transfer_target)
-        self._check_load(datas)
-        first = state.log.last_index + 1
-        state.append(EntryKind.NORMAL, datas)
-        return range(first, first + len(datas))
 
-    def _check_load(self, datas: Sequence[bytes]) -> None:
+    def _check_room(self, count: int, size: int) -> None:
         state, config = self._state, self._state.config
-        size = 0
-        for data in datas:
-            size += len(data)
-            if len(data) > config.entry_bytes_max:
-                raise EntryTooLarge(len(data), config.entry_bytes_max)
-        count = state.log.last_index - state.log.commit
-        if count + len(datas) > config.uncommitted_entries_max:
-            raise Overloaded(f"{count} proposals are not committed yet, the limit is {config.uncommitted_entries_max}")
+        under_way = state.log.last_index - state.log.commit
+        if under_way + count > config.uncommitted_entries_max:
+            raise Overloaded(
+                f"{under_way} proposals are not committed yet, the limit is {config.uncommitted_entries_max}"
+            )
         if state.uncommitted_bytes and state.uncommitted_bytes + size > config.uncommitted_bytes_max:
             raise Overloaded(f"{state.uncommitted_bytes} proposed bytes are not committed yet")
 
@@ -319,18 +330,21 @@ class Raft:
         if state.ack is not None:
             self._acknowledge(state.ack)
         committed = self._committed()
-        leadership = Leadership(state.term, state.leader, state.role)
+        led = self._led
+        led_changed = led.role is not state.role or led.leader != state.leader or led.term != state.term
         hard_changed = self._told != (state.term, state.vote)
         removed = state.removed and not self._removal_told
         something = (
             committed or state.outbox or state.outbox_after or state.log.has_untaken or state.reads or removed
-            or hard_changed or state.installed or state.reads_failed or state.chunks_wanted or leadership != self._led
+            or hard_changed or state.installed or state.reads_failed or state.chunks_wanted or led_changed
         )  # fmt: skip
-        return self._take(committed, leadership, hard_changed, removed) if something else None
+        return self._take(committed, led_changed, hard_changed, removed) if something else None
 
-    def _take(self, committed: tuple[Entry, ...], leadership: Leadership, hard_changed: bool, removed: bool) -> Ready:
+    def _take(self, committed: tuple[Entry, ...], led_changed: bool, hard_changed: bool, removed: bool) -> Ready:
         state = self._state
         entries = state.log.take()
+        if led_changed:
+            self._led = Leadership(state.term, state.leader, state.role)
         hard_state = None
         if hard_changed or entries or state.installed:
             hard_state = HardState(state.term, state.vote, state.log.commit)
@@ -347,7 +361,7 @@ class Raft:
             reads=tuple(state.reads),
             reads_failed=tuple(state.reads_failed),
             chunks_wanted=tuple(state.chunks_wanted),
-            leadership=leadership if leadership != self._led else None,
+            leadership=self._led if led_changed else None,
             removed=removed,
         )
         for taken in (state.outbox, state.outbox_after, state.reads, state.reads_failed, state.chunks_wanted):
@@ -355,7 +369,6 @@ class Raft:
         state.installed = None
         if committed:
             state.handed = committed[-1].index
-        self._led = leadership
         self._removal_told = self._removal_told or removed
         self._open.append(ready)
         return ready
@@ -432,7 +445,8 @@ class Raft:
         if state.role is not Role.LEADER or state.transfer_target or log.commit != log.last_index:
             return False
         return all(
-            raft_id == state.id or (found.state is ProgressState.REPLICATE and found.match == log.last_index)
+            raft_id == state.id
+            or (found.state is ProgressState.REPLICATE and found.match == found.commit_told == log.last_index)
             for raft_id, found in state.progress.items()
         )
 

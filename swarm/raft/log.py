@@ -153,7 +153,7 @@ class Log:
         size = 0
         for entry in entries:
             size += len(entry.data)
-            if entry.kind == EntryKind.MEMBERSHIP and entry.index > self._memberships[-1][0]:
+            if entry.kind is EntryKind.MEMBERSHIP and entry.index > self._memberships[-1][0]:
                 self._memberships.append((entry.index, decode_membership(entry.data)))
                 self.voters = self.membership.voters
         self.size_bytes += size

@@ -222,7 +222,7 @@ class HeartbeatReply(RaftMessage):
 
 @frozen
 class Commit(RaftMessage):
-    """How far is committed, when no append is about to tell; has no answer."""
+    """How far is committed, when no append has told it for a tick; has no answer."""
 
     commit: Index
     """Never beyond what the receiver is known to hold."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from swarm.raft import quorum
 from swarm.raft.errors import NotLeader, Overloaded
-from swarm.raft.messages import NOBODY, Heartbeat, HeartbeatReply, RaftId, ReadReply, ReadRequest
+from swarm.raft.messages import NOBODY, Commit, Heartbeat, HeartbeatReply, RaftId, ReadReply, ReadRequest
+from swarm.raft.progress import Progress, ProgressState
 from swarm.raft.ready import ReadState, Role
 from swarm.raft.state import ReadRound, State
 
@@ -65,6 +66,14 @@ def beat(state: State, raft_id: RaftId) -> None:
     state.send(Heartbeat(raft_id, state.id, state.term, commit, state.read_round))
 
 
+def tell_commit(state: State, raft_id: RaftId, progress: Progress) -> None:
+    """Leader: say how far is committed to a member that was not told."""
+    commit = min(progress.match, state.log.commit)
+    if commit > progress.commit_told and progress.state is ProgressState.REPLICATE:
+        progress.commit_told = commit
+        state.send(Commit(raft_id, state.id, state.term, commit))
+
+
 def on_acknowledged(state: State, message: HeartbeatReply) -> None:
     """Leader: a member confirms that it knew no newer leader when round `message.round` reached it."""
     progress = state.progress[message.sender]
@@ -85,4 +94,7 @@ def _release(state: State) -> None:
             if who == state.id:
                 state.reads.append(ReadState(context, answered.commit))
             else:
+                asker = state.progress.get(who)
+                if asker is not None:  # it cannot apply through there before it knows that it may
+                    tell_commit(state, who, asker)
                 state.send(ReadReply(who, state.id, state.term, context, answered.commit))

@@ -217,10 +217,11 @@ class State:
     # --- the log ---------------------------------------------------------------------------------------------------
     def append(self, kind: EntryKind, datas: Iterable[bytes]) -> None:
         """Leader: add entries of its own term."""
-        index, term = self.log.last_index, self.term
-        entries = [Entry(index + place, term, kind, data) for place, data in enumerate(datas, 1)]
-        self.uncommitted_bytes += sum(len(entry.data) for entry in entries)
-        self.log.append(entries)
+        log, term = self.log, self.term
+        entries = [Entry(index, term, kind, data) for index, data in enumerate(datas, log.last_index + 1)]
+        before = log.size_bytes
+        log.append(entries)
+        self.uncommitted_bytes += log.size_bytes - before
         if kind is EntryKind.MEMBERSHIP:
             self.membership_changed()
 

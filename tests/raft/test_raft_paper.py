@@ -211,14 +211,18 @@ def test_5_3_followers_learn_the_commit_index_from_the_leader() -> None:
     assert lab.raft.status.commit == 3, "never beyond what is known to agree"
 
 
-def test_5_3_the_commit_index_is_told_at_once_even_without_entries() -> None:
+def test_5_3_the_commit_index_travels_with_the_next_append_or_is_told_a_tick_later() -> None:
     lab = Lab()
     lab.become_leader()
     lab.settle()
     index = lab.raft.propose(b"x")
     lab.out()
-    told = only(lab.acknowledge(2), Commit)
-    assert (2, index) in [(message.to, message.commit) for message in told]
+    assert only(lab.acknowledge(2), Commit) == []
+    lab.raft.propose(b"y")
+    assert {message.commit for message in only(lab.out(), Append)} == {index}
+    lab.acknowledge(2)
+    assert [(message.to, message.commit) for message in only(lab.tick(), Commit)] == [(2, index + 1)]
+    assert only(lab.tick(), Commit) == []
 
 
 def test_5_3_an_append_that_does_not_join_the_log_is_refused() -> None:

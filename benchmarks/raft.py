@@ -1,0 +1,365 @@
+"""Committed writes a second: three members as three processes, TLS between them and to the client, beside etcd in the same run.
+
+`python -m benchmarks.raft [seconds]`. A write is a 256-byte value; it counts once a majority has it on disk and the leader has
+applied it. One client process keeps 1, 16 or 256 writes in flight on one connection to the leader; both clients are as thin
+as can be (no task, no thread per write). Rates and latencies (p50, p99) of the median round; the systems take turns. The
+disk is the one below the temporary directory (`TMPDIR`). Nothing is random but keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import trio
+from attrs import frozen
+
+from benchmarks import _etcd
+from swarm.actors.daemon import GC_THRESHOLD, SWITCH_INTERVAL_S
+from swarm.actors.membership import MembershipActor
+from swarm.actors.raft_member import RaftMember
+from swarm.actors.raft_messages import ApplyEntries, AttachStore, GetRaftStatus, InstallSnapshot, Propose, TakeSnapshot
+from swarm.actors.raft_messages import SnapshotTaken as Taken
+from swarm.actors.raft_start import MemberStart
+from swarm.ca import certificates as ca
+from swarm.ca.credentials import Credentials
+from swarm.ca.identity import Peer, PeerRole
+from swarm.model.ids import NodeId, RaftId
+from swarm.ports.clock import SystemClock
+from swarm.ports.entropy import SystemEntropy
+from swarm.ports.net import DialError
+from swarm.ports.sqlite_log_store import SqliteLogStore
+from swarm.runtime.actor import Actor, on
+from swarm.runtime.errors import SwarmError
+from swarm.runtime.local import LocalRef
+from swarm.runtime.message import Request
+from swarm.runtime.ref import HERE
+from swarm.runtime.scope import open_scope
+from swarm.runtime.supervise import Restart
+from swarm.runtime.turn import Call, Later, Turn
+from swarm.wire.codec import declaration, encode_message
+from swarm.wire.connection import Connection
+from swarm.wire.frames import ASK
+from swarm.wire.link import Link
+from swarm.wire.links import open_links
+from swarm.wire.messages.raft import JoinRaft, Member, Membership
+from swarm.wire.registry import MANAGERS, At, Lane, wire_message
+from swarm.wire.router import open_router
+from swarm.wire.websocket import open_net
+
+CLUSTER = "bench"
+VALUE_BYTES = 256
+IN_FLIGHT = (1, 16, 256)
+ROUNDS = 5
+SECONDS = 3.0
+NUMBER_BYTES = 8
+DATA_KEY_BYTES = 32
+ASK_S = 30.0
+
+
+@wire_message("bench.put", to="bench", at=At.MANAGER, roles=MANAGERS)
+@frozen
+class Put(Request[int]):
+    """Keep a value; answered with its index when it is applied here."""
+
+    key: bytes
+    value: bytes
+
+
+class Values(Actor):
+    """A dictionary behind the log, in the place of the store."""
+
+    mailbox_capacity = 8192
+
+    def __init__(self, raft: LocalRef) -> None:
+        self._raft = raft
+        self._values: dict[bytes, bytes] = {}
+        self._waiting: dict[bytes, Later[int]] = {}
+        self._life = os.urandom(NUMBER_BYTES)
+        self._count = 0
+        self._index = 0
+
+    async def started(self) -> None:
+        """Ask for what is committed."""
+        await self._raft.tell(AttachStore(self.ref))
+
+    @on(Put)
+    def put(self, request: Put, turn: Turn[int]) -> int:
+        """Into the log."""
+        self._count += 1
+        number = self._life + self._count.to_bytes(NUMBER_BYTES, "big")
+        self._waiting[number] = later = turn.defer()
+
+        def done(call: Call[int]) -> None:
+            if call.error is not None:
+                self._waiting.pop(number, None)
+                later.fail(call.error)
+
+        propose = Propose(number + request.key + request.value)
+        self._raft.deliver(propose, caller=HERE, deadline=turn.deadline, chain=(), on_done=done)
+        return 0
+
+    @on(ApplyEntries)
+    def apply(self, message: ApplyEntries, turn: Turn[None]) -> None:
+        """Keep the values, answer whoever put them here."""
+        for entry in message.entries:
+            data = entry.data
+            self._values[data[16:32]] = data[32:]
+            later = self._waiting.pop(data[:16], None)
+            if later is not None:
+                later.answer(entry.index)
+        self._index = message.through
+
+    @on(InstallSnapshot)
+    def install(self, message: InstallSnapshot, turn: Turn[None]) -> None:
+        """Start over from a snapshot."""
+        self._values = {chunk[:16]: chunk[16:] for chunk in message.chunks}
+
+    @on(TakeSnapshot)
+    def snapshot(self, request: TakeSnapshot, turn: Turn[Taken]) -> Taken:
+        """All values."""
+        return Taken(self._index, tuple(key + value for key, value in self._values.items()))
+
+
+# --- a member --------------------------------------------------------------------------------------------------------
+async def be_member(own_name: str, own: Credentials, directory: str, first: str) -> None:
+    """The member process: prints its address once it is a voter, then serves. `first`: whom it joins, if anybody."""
+    entropy = SystemEntropy()
+
+    async def no_leader() -> Link:
+        raise AssertionError("all are asked directly")
+
+    async with (
+        open_net(own) as net,
+        open_router(entropy) as router,
+        open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: own_name) as links,
+        net.listen("127.0.0.1:0") as listener,
+        open_scope("bench") as scope,
+        trio.open_nursery() as nursery,
+    ):
+        router.me = Peer(PeerRole.MANAGER, own_name, CLUSTER)
+        router.manage(lambda: True, no_leader)
+
+        async def accept() -> None:
+            while True:
+                nursery.start_soon(links.accept, await listener.accept())
+
+        nursery.start_soon(accept)
+        me = Member(RaftId(1), NodeId(own_name), listener.address)
+        begin = MemberStart(me, found=True)
+        if first:
+            link = await links.to(first, timeout_s=5)
+            joined: Membership = await link.ref("membership").ask(JoinRaft(listener.address), timeout_s=ASK_S)
+            begin = MemberStart(Member(joined.raft_id, me.node_id, me.address), members=joined.members)
+        disk = SqliteLogStore(Path(directory), entropy.bytes(DATA_KEY_BYTES), entropy)
+        raft = await scope.start("raft", lambda: RaftMember(begin, disk, links, entropy), restart=Restart.NEVER)
+        values = await scope.start("bench", lambda: Values(raft))
+        members = await scope.start("membership", lambda: MembershipActor(raft, links, entropy))
+        for name, ref in (("raft", raft), ("bench", values), ("membership", members)):
+            router.register(name, ref)
+        await _until_voter(raft, begin.me.raft_id)
+        gc.collect()
+        gc.freeze()
+        print(listener.address, flush=True)
+        await trio.sleep_forever()
+
+
+async def _until_voter(raft: LocalRef, raft_id: RaftId) -> None:
+    while True:
+        view = await raft.ask(GetRaftStatus(), timeout_s=ASK_S)
+        voters = [member.raft_id for member in view.members if not member.learner]
+        if view.leader is not None and raft_id in voters and not view.pending_change:
+            return
+        await trio.sleep(0.05)
+
+
+# --- the client ------------------------------------------------------------------------------------------------------
+class Writes:
+    """Keeps a number of writes under way on one connection; hears of each answer without a task of its own."""
+
+    def __init__(self, connection: Connection, in_flight: int, seconds: float) -> None:
+        self.latencies: list[float] = []
+        self.over = trio.Event()
+        self.error: SwarmError | None = None
+        self._connection = connection
+        self._under_way = in_flight
+        self._until = time.perf_counter() + seconds
+        message = Put(b"k" * 16, os.urandom(VALUE_BYTES))
+        declared = declaration(message)
+        self._tag, self._body = declared.tag, encode_message(declared, message)
+        for _ in range(in_flight):
+            self.send()
+
+    def send(self) -> None:
+        """One more."""
+        self._connection.call(Write(self), ASK, self._tag, self._body, time_left_s=ASK_S)
+
+    def ended(self) -> None:
+        """One less, or the next one."""
+        if self.error is None and time.perf_counter() < self._until:
+            self.send()
+            return
+        self._under_way -= 1
+        if not self._under_way:
+            self.over.set()
+
+
+class Write:
+    """One write."""
+
+    __slots__ = ("_began", "_writes")
+
+    def __init__(self, writes: Writes) -> None:
+        self._writes = writes
+        self._began = time.perf_counter()
+
+    def answered(self, body: bytes) -> None:
+        """Committed and applied."""
+        self._writes.latencies.append(time.perf_counter() - self._began)
+        self._writes.ended()
+
+    def failed(self, error: SwarmError) -> None:
+        """It must not."""
+        self._writes.error = error
+        self._writes.ended()
+
+    def arrived(self, body: bytes) -> None:
+        """An ask has no items."""
+        raise AssertionError
+
+    def ended(self) -> None:
+        """An ask has no end without an answer."""
+        raise AssertionError
+
+
+@contextlib.contextmanager
+def members(directory: Path) -> Iterator[tuple[str, Credentials]]:
+    """Three member processes; the leader's address and a client's credentials."""
+    *issued, client = credentials("m1", "m2", "m3", "client")
+    processes: list[subprocess.Popen[bytes]] = []
+    first = ""
+    try:
+        for number, one in enumerate(issued, 1):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.raft", "--member"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            processes.append(process)
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(pickle.dumps((f"m{number}", one, str(directory / f"m{number}"), first)))
+            process.stdin.close()
+            first = first or process.stdout.readline().decode().strip()
+            if number > 1:
+                process.stdout.readline()
+        yield first, client
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+async def write(address: str, client: Credentials, in_flight: int, seconds: float) -> list[float]:
+    """The latencies of so many seconds of writes."""
+    entropy = SystemEntropy()
+    async with (
+        open_net(client) as net,
+        open_router(entropy) as router,
+        open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: "client") as links,
+    ):
+        link = await links.dial(address, timeout_s=10)
+        writes = Writes(link.connection(Lane.CALLS), in_flight, seconds)
+        try:
+            with trio.fail_after(seconds + ASK_S):
+                await writes.over.wait()
+        except DialError as error:
+            raise SystemExit(str(error)) from None
+        if writes.error is not None:
+            raise writes.error
+        return writes.latencies
+
+
+def credentials(*names: str) -> list[Credentials]:
+    """Managers of one throw-away cluster."""
+    entropy, now = SystemEntropy(), SystemClock().now()
+    root_key = ca.new_key(entropy.bytes(ca.KEY_RANDOM_BYTES))
+    root = ca.create_root(root_key, entropy.bytes(ca.SERIAL_RANDOM_BYTES), now)
+    authority = ca.Authority(root, root_key)
+
+    def issue(name: str) -> Credentials:
+        key = ca.new_key(entropy.bytes(ca.KEY_RANDOM_BYTES))
+        certificate = authority.issue(
+            ca.make_request(key),
+            node_id=name,
+            cluster_id=CLUSTER,
+            role=PeerRole.MANAGER,
+            expiry_s=3600.0,
+            serial=entropy.bytes(ca.SERIAL_RANDOM_BYTES),
+            now=now,
+        )
+        return Credentials(certificate, key, root)
+
+    return [issue(name) for name in names]
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+Run = Callable[[int, float], list[float]]
+
+
+def compare(contestants: dict[str, Run], seconds: float) -> None:
+    """Rounds in turn; each system's median round."""
+    for in_flight in IN_FLIGHT:
+        rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contestants}
+        for number in range(ROUNDS + 1):
+            for name, run in contestants.items():
+                latencies = sorted(run(in_flight, seconds if number else 1.0))
+                if number:  # the first round warms up
+                    p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
+                    rounds[name].append((len(latencies) / seconds, p50 * 1e3, p99 * 1e3))
+        medians = {name: sorted(found)[len(found) // 2] for name, found in rounds.items()}
+        for name, (rate, p50, p99) in medians.items():
+            print(f"{in_flight:>4} in flight  {name:6} {rate:>9,.0f} writes/s  p50 {p50:>7.2f} ms  p99 {p99:>7.2f} ms")
+        if len(medians) == 2:
+            ours, theirs = medians.values()
+            print(f"{'':14} ratio  {ours[0] / theirs[0]:>9.2f}           p50 {ours[1] / theirs[1]:>7.2f}", flush=True)
+
+
+def main() -> None:
+    """Start both systems and measure."""
+    if sys.argv[1:] == ["--member"]:
+        gc.set_threshold(GC_THRESHOLD, 50, 100)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        with contextlib.suppress(KeyboardInterrupt):
+            trio.run(be_member, *pickle.load(sys.stdin.buffer))
+        return
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        address, client = stack.enter_context(members(directory))
+
+        def ours(in_flight: int, for_s: float) -> list[float]:
+            return trio.run(write, address, client, in_flight, for_s)
+
+        contestants: dict[str, Run] = {"swarm": ours}
+        if _etcd.is_here():
+            (directory / "etcd").mkdir()
+            etcd = stack.enter_context(_etcd.cluster(directory / "etcd"))
+            puts: Any = stack.enter_context(contextlib.closing(_etcd.Client(etcd)))
+            value = os.urandom(VALUE_BYTES)
+            contestants["etcd"] = lambda in_flight, for_s: puts.run(b"k" * 16, value, in_flight, for_s)
+        else:
+            print("etcd is not installed (Debian: etcd-server, etcd-client): swarm alone", file=sys.stderr)
+        compare(contestants, seconds)
+
+
+if __name__ == "__main__":
+    main()
