@@ -1,25 +1,29 @@
 """Committed writes a second: three members as three processes, TLS between them and to the client, beside etcd in the same run.
 
-`python -m benchmarks.raft [seconds]`. A write is a 256-byte value; it counts once a majority has it on disk and the leader has
-applied it. One client process keeps 1, 16 or 256 writes in flight on one connection to the leader; both clients are as thin
-as can be (no task, no thread per write). Rates and latencies (p50, p99) of the median round; the systems take turns. The
-disk is the one below the temporary directory (`TMPDIR`). Nothing is random but keys.
+`python -m benchmarks.raft [seconds]`; or `python -m benchmarks.raft behind`: how fast the leader goes on while a member that
+is 100,000 entries behind catches up by snapshot. A write is a 256-byte value; it counts once a majority has it on disk and the
+leader has applied it. One client process keeps 1, 16 or 256 writes in flight on one connection to the leader; both clients are
+as thin as can be (no task, no thread per write). Rates and latencies (p50, p99) of the median round; the systems take turns.
+The disk is the one below the temporary directory (`TMPDIR`). Nothing is random but values.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+import attrs
+import msgpack
 import trio
 from attrs import frozen
 
@@ -36,8 +40,8 @@ from swarm.ca.identity import Peer, PeerRole
 from swarm.model.ids import NodeId, RaftId
 from swarm.ports.clock import SystemClock
 from swarm.ports.entropy import SystemEntropy
-from swarm.ports.net import DialError
 from swarm.ports.sqlite_log_store import SqliteLogStore
+from swarm.raft.config import SNAPSHOT_CHUNK_BYTES
 from swarm.runtime.actor import Actor, on
 from swarm.runtime.errors import SwarmError
 from swarm.runtime.local import LocalRef
@@ -64,6 +68,7 @@ SECONDS = 3.0
 NUMBER_BYTES = 8
 DATA_KEY_BYTES = 32
 ASK_S = 30.0
+BEHIND = 100_000
 
 
 @wire_message("bench.put", to="bench", at=At.MANAGER, roles=MANAGERS)
@@ -122,17 +127,60 @@ class Values(Actor):
     @on(InstallSnapshot)
     def install(self, message: InstallSnapshot, turn: Turn[None]) -> None:
         """Start over from a snapshot."""
-        self._values = {chunk[:16]: chunk[16:] for chunk in message.chunks}
+        self._values = msgpack.unpackb(b"".join(message.chunks))
+        self._index = message.index
 
     @on(TakeSnapshot)
     def snapshot(self, request: TakeSnapshot, turn: Turn[Taken]) -> Taken:
         """All values."""
-        return Taken(self._index, tuple(key + value for key, value in self._values.items()))
+        data = msgpack.packb(self._values)
+        size = SNAPSHOT_CHUNK_BYTES
+        return Taken(self._index, tuple(data[start : start + size] for start in range(0, len(data), size)))
 
 
 # --- a member --------------------------------------------------------------------------------------------------------
-async def be_member(own_name: str, own: Credentials, directory: str, first: str) -> None:
-    """The member process: prints its address once it is a voter, then serves. `first`: whom it joins, if anybody."""
+@attrs.define
+class MemberProcess:
+    """What a member process is told, and what the parent knows of it."""
+
+    name: str
+    credentials: Credentials
+    address: str
+    directory: str
+    data_key: bytes
+    join: str = ""
+    """Whom it asks to let it in; empty for the first member, and for one that has its log."""
+    raft_id: int = 1
+    applied: int = 0
+    """It reports for duty once it has applied this index."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Run it; returns at once."""
+        told = (self.name, self.credentials, self.address, self.directory, self.data_key, self.join, self.raft_id)
+        command = [sys.executable, "-m", "benchmarks.raft", "--member"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdin is not None
+        self.process.stdin.write(pickle.dumps((*told, self.applied)))
+        self.process.stdin.close()
+
+    def wait(self) -> None:
+        """Until it is a voter and has applied what it is to."""
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.raft_id = int(self.process.stdout.readline())
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+async def be_member(
+    name: str, own: Credentials, address: str, directory: str, data_key: bytes, join: str, raft_id: int, applied: int
+) -> None:
+    """The member process: prints its number once it is a voter and up to date, then serves."""
     entropy = SystemEntropy()
 
     async def no_leader() -> Link:
@@ -141,12 +189,12 @@ async def be_member(own_name: str, own: Credentials, directory: str, first: str)
     async with (
         open_net(own) as net,
         open_router(entropy) as router,
-        open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: own_name) as links,
-        net.listen("127.0.0.1:0") as listener,
+        open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: name) as links,
+        net.listen(address) as listener,
         open_scope("bench") as scope,
         trio.open_nursery() as nursery,
     ):
-        router.me = Peer(PeerRole.MANAGER, own_name, CLUSTER)
+        router.me = Peer(PeerRole.MANAGER, name, CLUSTER)
         router.manage(lambda: True, no_leader)
 
         async def accept() -> None:
@@ -154,30 +202,30 @@ async def be_member(own_name: str, own: Credentials, directory: str, first: str)
                 nursery.start_soon(links.accept, await listener.accept())
 
         nursery.start_soon(accept)
-        me = Member(RaftId(1), NodeId(own_name), listener.address)
-        begin = MemberStart(me, found=True)
-        if first:
-            link = await links.to(first, timeout_s=5)
-            joined: Membership = await link.ref("membership").ask(JoinRaft(listener.address), timeout_s=ASK_S)
-            begin = MemberStart(Member(joined.raft_id, me.node_id, me.address), members=joined.members)
-        disk = SqliteLogStore(Path(directory), entropy.bytes(DATA_KEY_BYTES), entropy)
+        me = Member(RaftId(raft_id), NodeId(name), address)
+        begin = MemberStart(me, found=not join and not applied)
+        if join:
+            link = await links.to(join, timeout_s=5)
+            joined: Membership = await link.ref("membership").ask(JoinRaft(address), timeout_s=ASK_S)
+            begin = MemberStart(Member(joined.raft_id, me.node_id, address), members=joined.members)
+        disk = SqliteLogStore(Path(directory), data_key, entropy)
         raft = await scope.start("raft", lambda: RaftMember(begin, disk, links, entropy), restart=Restart.NEVER)
         values = await scope.start("bench", lambda: Values(raft))
         members = await scope.start("membership", lambda: MembershipActor(raft, links, entropy))
-        for name, ref in (("raft", raft), ("bench", values), ("membership", members)):
-            router.register(name, ref)
-        await _until_voter(raft, begin.me.raft_id)
+        for actor, ref in (("raft", raft), ("bench", values), ("membership", members)):
+            router.register(actor, ref)
+        await _until_ready(raft, begin.me.raft_id, applied)
         gc.collect()
         gc.freeze()
-        print(listener.address, flush=True)
+        print(begin.me.raft_id, flush=True)
         await trio.sleep_forever()
 
 
-async def _until_voter(raft: LocalRef, raft_id: RaftId) -> None:
+async def _until_ready(raft: LocalRef, raft_id: RaftId, applied: int) -> None:
     while True:
         view = await raft.ask(GetRaftStatus(), timeout_s=ASK_S)
         voters = [member.raft_id for member in view.members if not member.learner]
-        if view.leader is not None and raft_id in voters and not view.pending_change:
+        if view.leader is not None and raft_id in voters and not view.pending_change and view.applied_index >= applied:
             return
         await trio.sleep(0.05)
 
@@ -186,26 +234,27 @@ async def _until_voter(raft: LocalRef, raft_id: RaftId) -> None:
 class Writes:
     """Keeps a number of writes under way on one connection; hears of each answer without a task of its own."""
 
-    def __init__(self, connection: Connection, in_flight: int, seconds: float) -> None:
+    def __init__(self, connection: Connection, in_flight: int, is_over: Callable[[int], bool], keys: int) -> None:
         self.latencies: list[float] = []
         self.over = trio.Event()
         self.error: SwarmError | None = None
         self._connection = connection
         self._under_way = in_flight
-        self._until = time.perf_counter() + seconds
-        message = Put(b"k" * 16, os.urandom(VALUE_BYTES))
-        declared = declaration(message)
-        self._tag, self._body = declared.tag, encode_message(declared, message)
+        self._is_over = is_over
+        messages = [Put(b"key %012d" % key, os.urandom(VALUE_BYTES)) for key in range(keys)]
+        declared = declaration(messages[0])
+        self._tag = declared.tag
+        self._bodies = itertools.cycle([encode_message(declared, message) for message in messages])
         for _ in range(in_flight):
             self.send()
 
     def send(self) -> None:
         """One more."""
-        self._connection.call(Write(self), ASK, self._tag, self._body, time_left_s=ASK_S)
+        self._connection.call(Write(self), ASK, self._tag, next(self._bodies), time_left_s=ASK_S)
 
     def ended(self) -> None:
         """One less, or the next one."""
-        if self.error is None and time.perf_counter() < self._until:
+        if self.error is None and not self._is_over(len(self.latencies)):
             self.send()
             return
         self._under_way -= 1
@@ -242,34 +291,29 @@ class Write:
 
 
 @contextlib.contextmanager
-def members(directory: Path) -> Iterator[tuple[str, Credentials]]:
-    """Three member processes; the leader's address and a client's credentials."""
+def members(directory: Path) -> Iterator[tuple[list[MemberProcess], Credentials]]:
+    """Three member processes, the first leads; and a client's credentials."""
     *issued, client = credentials("m1", "m2", "m3", "client")
-    processes: list[subprocess.Popen[bytes]] = []
-    first = ""
+    addresses = [f"127.0.0.1:{port}" for port in _etcd.free_ports(len(issued))]
+    started: list[MemberProcess] = []
     try:
-        for number, one in enumerate(issued, 1):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.raft", "--member"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            processes.append(process)
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(pickle.dumps((f"m{number}", one, str(directory / f"m{number}"), first)))
-            process.stdin.close()
-            first = first or process.stdout.readline().decode().strip()
-            if number > 1:
-                process.stdout.readline()
-        yield first, client
+        for number, (own, address) in enumerate(zip(issued, addresses, strict=True), 1):
+            name = f"m{number}"
+            key = os.urandom(DATA_KEY_BYTES)
+            one = MemberProcess(name, own, address, str(directory / name), key, addresses[0] if number > 1 else "")
+            started.append(one)
+            one.start()
+            one.wait()
+        yield started, client
     finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.wait()
+        for one in started:
+            one.kill()
 
 
-async def write(address: str, client: Credentials, in_flight: int, seconds: float) -> list[float]:
-    """The latencies of so many seconds of writes."""
+async def write(
+    address: str, client: Credentials, in_flight: int, is_over: Callable[[int], bool], keys: int = 1
+) -> list[float]:
+    """The latencies of writes to so many keys in turn, until `is_over(count)`."""
     entropy = SystemEntropy()
     async with (
         open_net(client) as net,
@@ -277,15 +321,17 @@ async def write(address: str, client: Credentials, in_flight: int, seconds: floa
         open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: "client") as links,
     ):
         link = await links.dial(address, timeout_s=10)
-        writes = Writes(link.connection(Lane.CALLS), in_flight, seconds)
-        try:
-            with trio.fail_after(seconds + ASK_S):
-                await writes.over.wait()
-        except DialError as error:
-            raise SystemExit(str(error)) from None
+        writes = Writes(link.connection(Lane.CALLS), in_flight, is_over, keys)
+        await writes.over.wait()
         if writes.error is not None:
             raise writes.error
         return writes.latencies
+
+
+def until(seconds: float) -> Callable[[int], bool]:
+    """Over after so long."""
+    end = time.perf_counter() + seconds
+    return lambda count: time.perf_counter() >= end
 
 
 def credentials(*names: str) -> list[Credentials]:
@@ -333,6 +379,36 @@ def compare(contestants: dict[str, Run], seconds: float) -> None:
             print(f"{'':14} ratio  {ours[0] / theirs[0]:>9.2f}           p50 {ours[1] / theirs[1]:>7.2f}", flush=True)
 
 
+def behind(directory: Path) -> None:
+    """A member is killed, misses `BEHIND` writes to as many keys, and comes back while the writes go on."""
+    with members(directory) as (started, client):
+        leader, late = started[0].address, started[2]
+
+        def rate(is_over: Callable[[int], bool]) -> float:
+            began = time.perf_counter()
+            latencies = trio.run(write, leader, client, 256, is_over, BEHIND)
+            return len(latencies) / (time.perf_counter() - began)
+
+        rate(until(2.0))
+        print(f"all three              {rate(until(5.0)):>9,.0f} writes/s")
+        late.kill()
+        print(f"one is away            {rate(lambda count: count >= BEHIND):>9,.0f} writes/s, for {BEHIND:,} writes")
+        before = rate(until(5.0))
+        late.join, late.applied = "", BEHIND
+        late.start()
+        back = threading.Event()
+        waiter = threading.Thread(target=lambda: (late.wait(), back.set()))
+        waiter.start()
+        began = time.perf_counter()
+        during = rate(lambda count: back.is_set())
+        waiter.join()
+        took = time.perf_counter() - began
+        print(
+            f"it catches up          {during:>9,.0f} writes/s, for {took:.1f} s: {during / before:.2f} of {before:,.0f}"
+        )
+        print(f"all three again        {rate(until(5.0)):>9,.0f} writes/s")
+
+
 def main() -> None:
     """Start both systems and measure."""
     if sys.argv[1:] == ["--member"]:
@@ -341,21 +417,24 @@ def main() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             trio.run(be_member, *pickle.load(sys.stdin.buffer))
         return
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        address, client = stack.enter_context(members(directory))
+        if sys.argv[1:] == ["behind"]:
+            behind(directory)
+            return
+        seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+        started, client = stack.enter_context(members(directory))
 
         def ours(in_flight: int, for_s: float) -> list[float]:
-            return trio.run(write, address, client, in_flight, for_s)
+            return trio.run(write, started[0].address, client, in_flight, until(for_s))
 
         contestants: dict[str, Run] = {"swarm": ours}
         if _etcd.is_here():
             (directory / "etcd").mkdir()
             etcd = stack.enter_context(_etcd.cluster(directory / "etcd"))
-            puts: Any = stack.enter_context(contextlib.closing(_etcd.Client(etcd)))
+            puts = stack.enter_context(contextlib.closing(_etcd.Client(etcd)))
             value = os.urandom(VALUE_BYTES)
-            contestants["etcd"] = lambda in_flight, for_s: puts.run(b"k" * 16, value, in_flight, for_s)
+            contestants["etcd"] = lambda in_flight, for_s: puts.run(b"key %012d" % 0, value, in_flight, for_s)
         else:
             print("etcd is not installed (Debian: etcd-server, etcd-client): swarm alone", file=sys.stderr)
         compare(contestants, seconds)

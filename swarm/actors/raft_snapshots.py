@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 LOG_BYTES_MAX = 64 * 1024 * 1024
 """A log in memory of this size is compacted whatever the interval says."""
+LARGE_BYTES = 1024 * 1024
+SHARE = 4
+"""A snapshot larger than `LARGE_BYTES` waits until the log in memory has grown to one part in this many of its size: else
+10,000 small writes a second would write a large state anew every second."""
 ENCODE_TIMEOUT_S = 300.0
 """For the store to encode itself."""
 
@@ -68,6 +72,8 @@ class Snapshots:
         self._feed = feed
         self.settings = RaftSettings()
         self._busy = False
+        self._size_bytes = 0
+        """Of the last one that was taken."""
         self._failed_at: Index = 0
         """How far was applied when the last one failed: the next try comes after as many entries again."""
         self._sendable: dict[Index, Snapshot] = {}
@@ -82,8 +88,9 @@ class Snapshots:
         if self._busy or store is None:
             return
         grown = self._feed.given - max(self._raft.snapshot_index, self._failed_at)
-        interval = self.settings.snapshot_interval
-        if (interval and grown >= interval) or (grown > 0 and self._raft.log_bytes >= LOG_BYTES_MAX):
+        interval, log_bytes = self.settings.snapshot_interval, self._raft.log_bytes
+        worth_it = self._size_bytes <= LARGE_BYTES or log_bytes * SHARE >= self._size_bytes
+        if (interval and grown >= interval and worth_it) or (grown > 0 and log_bytes >= LOG_BYTES_MAX):
             self._busy = True
             self._host.job(self._encode, store, name="snapshot: encode")
 
@@ -97,6 +104,7 @@ class Snapshots:
 
     def encoded(self, message: SnapshotEncoded) -> None:
         """Save it, unless the leader's came meanwhile."""
+        self._size_bytes = sum(map(len, message.taken.chunks))
         meta = self._raft.describe_snapshot(message.taken.index)
         if meta is None:
             self._busy = False

@@ -441,3 +441,22 @@ async def test_leadership_is_published_once_it_may_be_used(autojump_clock: trio.
             while later.leader is None:
                 later = await inlet.receive()
             assert later.term > first.term and later.leader != leader.number
+
+
+async def test_a_large_state_is_not_written_anew_for_few_changes(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_cluster(1) as board:
+        node = board.nodes[1]
+        await node.raft.tell(SetCompaction(snapshot_interval=20, kept_entries=0))
+        for _ in range(18):
+            await node.propose(b"x" * 100_000)
+        await trio.sleep(1)
+        first = node.disk.snapshot
+        assert first is not None
+        for number in range(60):
+            await node.propose(b"%d" % number)
+        await trio.sleep(1)
+        assert node.disk.snapshot is first
+        for _ in range(10):
+            await node.propose(b"x" * 100_000)
+        await trio.sleep(1)
+        assert node.disk.snapshot is not first
