@@ -20,7 +20,7 @@ from swarm.model.events import Event
 from swarm.model.ids import Version
 from swarm.model.objects import Service, StoreObject, Task
 from swarm.model.reasons import ReasonCode
-from swarm.model.specs import Replicated, TaskSpec
+from swarm.model.specs import Replicated, ReplicatedJob, TaskSpec
 from swarm.model.states import Availability, NodeState, Origin, TaskState, UpdateOrder
 from swarm.model.store import Store
 from swarm.plan.restart import old_task_timeout_s
@@ -280,6 +280,16 @@ def _service_problem(store: Store, service: Service) -> str:
     mode = service.spec.mode
     tasks = [task for task in store.tasks_of_service(service.id) if task.is_live]
     up = [task for task in tasks if task.status.state is TaskState.RUNNING]
+    if isinstance(mode, ReplicatedJob):
+        done = {
+            task.slot
+            for task in store.tasks_of_service(service.id)
+            if task.job_iteration == service.job_iteration and task.status.state is TaskState.COMPLETE
+        }
+        busy = [task.id for task in tasks if task.status.state < TaskState.COMPLETE]
+        if len(done) != mode.total_completions or busy:
+            return f"job {service.spec.name}: {len(done)} of {mode.total_completions} completed, {len(busy)} under way"
+        return ""
     unexplained = [task.id for task in tasks if task.status.state <= TaskState.PENDING and task.reason is None]
     if isinstance(mode, Replicated):
         slots = {task.slot for task in up}

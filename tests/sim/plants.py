@@ -40,7 +40,6 @@ from swarm.raft.messages import Heartbeat, Vote, VoteReply
 from swarm.raft.ready import Role
 from swarm.testing.checkers import NUMBER_BYTES
 from swarm.testing.memory_log import MemoryLogStore
-from swarm.testing.task_store import MemoryTaskStore
 from swarm.testing.world import run_world
 from tests.sim.storm import Storm
 
@@ -160,13 +159,20 @@ def status_goes_back() -> list[Patch]:
             return evolve(after, status=change.status, version=index)
         return after
 
-    async def forget(self: Any, statuses: Any) -> None:
-        await trio.lowlevel.checkpoint()
+    reports, count = reporter.Reporter._reports, [0]
+
+    def late(self: Any, ids: Any, number: int) -> Any:
+        """Every third report is one that was under way for long."""
+        made = reports(self, ids, number)
+        count[0] += ids is self._unsent
+        if ids is not self._unsent or count[0] % 3:
+            return made
+        return tuple(evolve(one, status=evolve(one.status, state=TaskState.PREPARING)) for one in made)
 
     return [
         (model_store, "advanced", careless),
         (dispatcher.Dispatcher, "_is_news", lambda self, node_id, task_id, status: True),
-        (MemoryTaskStore, "record", forget),
+        (reporter.Reporter, "_reports", late),
     ]
 
 
@@ -215,13 +221,13 @@ def answered_before_commit() -> list[Patch]:
 
 
 def read_without_barrier() -> list[Patch]:
-    """Any manager answers reads from what it has."""
+    """A manager that takes itself for the leader answers reads from what it has."""
 
     async def local(self: Any) -> Any:
         await trio.lowlevel.checkpoint()
         return self._local()
 
-    return [(control_api.ControlApi, "_barrier", local)]
+    return [(control_api.ControlApi, "_barrier", local), (quorum, "is_active", lambda voters, active: True)]
 
 
 # --- planners ----------------------------------------------------------------------------------------------------------

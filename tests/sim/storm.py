@@ -12,7 +12,17 @@ import trio
 from attrs import define, evolve, field
 
 from swarm.executors.base import Exit, Workload
-from swarm.model.specs import Global, ProcessSpec, Replicated, RestartPolicy, ServiceSpec, TaskSpec, UpdateConfig
+from swarm.model.specs import (
+    Global,
+    Mode,
+    ProcessSpec,
+    Replicated,
+    ReplicatedJob,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
 from swarm.model.states import Availability, FailureAction, Role, UpdateOrder
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.testing.executor import Script
@@ -83,7 +93,10 @@ class Storm:
     def _script(self, world: World, workload: Workload) -> Script:
         draw = world.entropy.uniform
         script = Script(prepare_s=draw(0, 0.5), start_s=draw(0, 0.5), stop_s=draw(0, 1))
-        if self.calm or not workload.spec.name.startswith("crashy"):
+        name = workload.spec.name
+        if name.startswith("job"):
+            return evolve(script, runs_s=draw(0.1, 20), exit_code=0 if self.calm else world.entropy.integer(0, 1))
+        if self.calm or not name.startswith("crashy"):
             return script
         return evolve(script, runs_s=draw(1, 40), exit_code=world.entropy.integer(0, 1))
 
@@ -107,11 +120,16 @@ class Storm:
             return
         draw = world.entropy
         kind = ("steady", "steady", "crashy")[draw.integer(0, 2)]
-        mode = Global() if draw.integer(1, 5) == 1 else Replicated(draw.integer(0, REPLICAS_MAX))
+        mode: Mode = Global() if draw.integer(1, 5) == 1 else Replicated(draw.integer(0, REPLICAS_MAX))
+        if draw.integer(1, 5) == 1:
+            kind, mode = "job", ReplicatedJob(draw.integer(1, 3), draw.integer(1, REPLICAS_MAX))
         order = UpdateOrder.START_FIRST if draw.integer(1, 3) == 1 else UpdateOrder.STOP_FIRST
         action = (FailureAction.PAUSE, FailureAction.CONTINUE, FailureAction.ROLLBACK)[draw.integer(0, 2)]
-        update = UpdateConfig(draw.integer(0, 2), draw.uniform(0, 1), action, draw.uniform(0, 5), 0.3, order)
+        update: UpdateConfig | None = UpdateConfig(
+            draw.integer(0, 2), draw.uniform(0, 1), action, draw.uniform(0, 5), 0.3, order
+        )
         task = TaskSpec(ProcessSpec(("work",)), restart=RestartPolicy(delay_s=draw.uniform(0, 3)))
+        update = update if kind != "job" else None
         spec = ServiceSpec(f"{kind}-{draw.new()[:6]}", task, mode, update=update, replace_after_s=draw.uniform(1, 20))
         await world.ask(manager(world), CreateService(spec))
 
