@@ -130,9 +130,11 @@ async def _how_to_begin(node: NodeContext, life: ManagerLife) -> MemberStart:
     elif node.state.founding() is not None:
         raft_id, found = RaftId(node.entropy.integer(1, (1 << 63) - 1)), True
     else:
+        node.state.erase_raft()  # of a join that was cut short before its number was kept: that member will be taken out
         membership = await _join_raft(node, life)
         raft_id, found, members = membership.raft_id, False, membership.members
-    node.save(evolve(node.file, raft_id=raft_id))
+    if not members:
+        node.save(evolve(node.file, raft_id=raft_id))
     me = Member(raft_id, node.node_id, node.file.advertise)
     forced = known and node.config.force_new_cluster
     return MemberStart(me, found=found, members=members, force_new_cluster=forced)
@@ -162,6 +164,8 @@ async def _start_actors(
         return RaftMember(first, log_store, node.links, node.entropy)
 
     raft = await scope.start("raft", new_member)
+    # Kept once something is in the log: a number without a log is that of a manager that has lost it, and is refused.
+    node.save(evolve(node.file, raft_id=start.me.raft_id))
     stores: list[StoreActor] = []
 
     def new_store() -> StoreActor:

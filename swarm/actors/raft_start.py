@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import trio
 from attrs import frozen
 
-from swarm.ports.log_store import LogBatch, LogStore, Recovered
+from swarm.actors.raft_disk import WRITE_RETRY_S
+from swarm.ports.log_store import LogBatch, LogStore, LogWriteFailed, Recovered
 from swarm.raft import messages as raft
 from swarm.raft.bootstrap import force_new_cluster, found_cluster
 from swarm.runtime.errors import ErrorCode, SwarmError
@@ -53,6 +55,10 @@ def entry_of(member: Member) -> raft.Member:
     return raft.Member(member.raft_id, member.node_id, member.address)
 
 
+JOINED = raft.HardState(term=1)
+"""What a joining member's log begins with: a log that was never written to is one that is lost."""
+
+
 async def begin(start: MemberStart, disk: LogStore) -> Begun:
     """Open the disk and begin. Raises `LogDamaged`, `LogMissing`."""
     recovered = await disk.open()
@@ -66,7 +72,19 @@ async def begin(start: MemberStart, disk: LogStore) -> Begun:
         return Begun(Recovered(hard_state, entries=tuple(entries)))
     if not start.members:
         raise LogMissing
-    return Begun(recovered)
+    await _mark_joined(disk)
+    return Begun(Recovered(JOINED))
+
+
+async def _mark_joined(disk: LogStore) -> None:
+    """A full disk is waited for: a node that is being promoted goes on as a worker meanwhile."""
+    while True:
+        try:
+            await disk.write(LogBatch(JOINED, None, ()))
+            return
+        except LogWriteFailed as error:
+            log.warning("joining the managers waits for the disk: %s", error.text)
+            await trio.sleep(WRITE_RETRY_S)
 
 
 async def _force(start: MemberStart, disk: LogStore, recovered: Recovered) -> Begun:

@@ -263,7 +263,7 @@ class World:
         except* (SwarmError, DialError) as group:
             if not ports.life.revoked:
                 node.exits += 1
-                node.waiting = f"gave up: {group.exceptions[0]}"
+                node.waiting = f"gave up: {flat(group)}"
         except* Exception as group:
             if not ports.life.revoked:
                 self.checkers.fail(f"{node.name}: the daemon died: {flat(group)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -179,3 +180,34 @@ def test_many_workers_come_back_at_once() -> None:
         await world.converge(120)
 
     holds("stampede", story)
+
+
+def test_a_node_dies_at_the_moment_in_which_it_becomes_a_member() -> None:
+    """Seed 1 with --nodes 1,3 at fc8bef6: its number was on disk before anything was in its log, and it never started again."""
+
+    async def story(world: World) -> None:
+        await begun(world, 1, 2, 2)
+        await change_node(world, "w1", desired_role=Role.MANAGER)
+        files = world.nodes["w1"].machine.files
+        while not json.loads(files["node.json"])["raft_id"]:
+            await trio.sleep(0.0002)
+        await world.crash("w1")
+        world.start("w1")
+        await world.converge(120)
+
+    holds("birth", story)
+
+
+@pytest.mark.parametrize("after_s", [0.002, 0.005, 0.01, 0.02, 0.05])
+def test_a_node_dies_while_it_becomes_a_manager(after_s: float) -> None:
+    async def story(world: World) -> None:
+        await begun(world, 1, 2, 2)
+        await change_node(world, "w1", desired_role=Role.MANAGER)
+        while world.nodes["w1"].actor("node/manager/listener") is None:
+            await trio.sleep(0.0002)
+        await trio.sleep(after_s)
+        await world.crash("w1")
+        world.start("w1")
+        await world.converge(120)
+
+    holds("birth", story)
