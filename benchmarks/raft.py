@@ -28,7 +28,7 @@ import trio
 from attrs import frozen
 
 from benchmarks import _etcd
-from swarm.actors.daemon import GC_THRESHOLD, SWITCH_INTERVAL_S
+from swarm.actors.daemon import GC_THRESHOLDS, SWITCH_INTERVAL_S
 from swarm.actors.membership import MembershipActor
 from swarm.actors.raft_member import RaftMember
 from swarm.actors.raft_messages import ApplyEntries, AttachStore, GetRaftStatus, InstallSnapshot, Propose, TakeSnapshot
@@ -412,7 +412,7 @@ def behind(directory: Path) -> None:
 def main() -> None:
     """Start both systems and measure."""
     if sys.argv[1:] == ["--member"]:
-        gc.set_threshold(GC_THRESHOLD, 50, 100)
+        gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         with contextlib.suppress(KeyboardInterrupt):
             trio.run(be_member, *pickle.load(sys.stdin.buffer))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgpack
-import trio
 from attrs import frozen
 
 from swarm.ports import sqlite_snapshots
@@ -31,6 +30,7 @@ from swarm.ports.seal import SALT_BYTES, SealBroken, Sealer
 from swarm.ports.sqlite_refusals import WAY_OUT, damaged, refusal
 from swarm.ports.sqlite_snapshots import CHUNKS_A_TRANSACTION, SqliteSnapshots
 from swarm.ports.wal import read_wal
+from swarm.ports.worker import Worker
 from swarm.raft.messages import Entry, EntryKind, HardState, Index, Snapshot
 
 T = TypeVar("T")
@@ -63,8 +63,8 @@ class SqliteLogStore:
         self._directory = directory
         self._path = directory / FILE_NAME
         self._sealer = Sealer(data_key, entropy.bytes(SALT_BYTES))
-        self._limiter = trio.CapacityLimiter(1)
-        """One thread at a time; it owns everything below."""
+        self._worker = Worker("swarm-log")
+        """The one thread that owns everything below."""
         self._db: sqlite3.Connection | None = None
         self._hard_state = HardState()
         self._rows: deque[_Row] = deque()
@@ -109,11 +109,12 @@ class SqliteLogStore:
         try:
             await self._in_thread(self._close)
         finally:
-            if not self._limiter.borrowed_tokens:
+            if self._worker.is_idle:
                 self._close()  # cancelled before its thread began: close here, rather than leave the file locked
+            self._worker.end()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(self._translated, work, limiter=self._limiter)
+        return await self._worker.run(partial(self._translated, work))
 
     def _translated(self, work: Callable[[], T]) -> T:
         try:
