@@ -9,13 +9,14 @@ acknowledged before it is durable. It never looks into what it replicates.
 from __future__ import annotations
 
 import logging
-from collections import deque
 
 import trio
 from attrs import frozen
 
+from swarm.actors.raft_clients import RaftClients
 from swarm.actors.raft_disk import RaftDisk
 from swarm.actors.raft_feed import StoreFeed, StoreRefilled, StoreTook
+from swarm.actors.raft_leadership import LeadershipNews
 from swarm.actors.raft_messages import (
     AttachStore,
     ChangeMembership,
@@ -32,7 +33,6 @@ from swarm.actors.raft_messages import (
 from swarm.actors.raft_peers import LinkLost, LinkUp, PeerLinks, RaftPeers
 from swarm.actors.raft_snapshots import SnapshotEncoded, SnapshotEnded, SnapshotLoaded, Snapshots, SnapshotSaved
 from swarm.actors.raft_start import MemberStart, begin, entry_of
-from swarm.actors.raft_waiting import Proposals, Reads, no_leader, refusal
 from swarm.model.ids import NodeId, RaftId
 from swarm.model.specs import RaftSettings
 from swarm.ports.entropy import Entropy
@@ -44,10 +44,9 @@ from swarm.raft.errors import RaftError
 from swarm.raft.messages import AddLearner, MembershipChange, Promote, RaftMessage, Remove, UpdateAddress
 from swarm.raft.ready import Ready
 from swarm.runtime.actor import Actor, on
-from swarm.runtime.errors import ErrorCode, SwarmError
+from swarm.runtime.errors import SwarmError
 from swarm.runtime.message import Message
-from swarm.runtime.ref import Sink
-from swarm.runtime.turn import Later, StreamTurn, Turn
+from swarm.runtime.turn import StreamTurn, Turn
 from swarm.wire.messages.node import MemberView
 from swarm.wire.messages.raft import Member, RaftBulk, RaftMessages
 
@@ -57,14 +56,6 @@ TICK_S = 0.05
 """With `raft.config`: a leader that falls silent is doubted after 1.2 to 2.35 s, a lost link is acted on within 0.1 s."""
 ALONE_TICKS = 20
 """Ticks that pass at once where there is no other member: nothing but clean-up depends on them."""
-READ_RETRY_S = 0.5
-"""A read that got no index is asked again: its message or its answer was lost."""
-NO_LEADER_S = 5.0
-"""Reads wait this long for a leader to appear; an election takes a fraction of it."""
-FATE_S = 5.0
-"""After leadership was lost: how long proposals wait to learn from the next leader what became of them."""
-HELD_MAX = 4096
-"""Proposals that wait for a leadership transfer to end."""
 STOP_WRITES_S = 2.0
 """At an orderly stop: for the writes under way."""
 
@@ -114,15 +105,6 @@ class RaftMember(Actor):
         self._hurry = trio.Event()
         """Set when something came up that is not to wait for the pace."""
         self._pumping = False
-        self._proposals = Proposals()
-        self._reads = Reads()
-        self._held: deque[tuple[Propose, Later[int]]] = deque()
-        self._transfers: list[tuple[RaftId, Later[None]]] = []
-        self._watchers: list[Sink[Leadership]] = []
-        self._leadership = Leadership(0, None, False)
-        self._seen: tuple[object, ...] = (None,) * 5
-        """What `_leadership` was made of."""
-        self._lost_at: float | None = None
         self._problem = ""
         self._given_up: tuple[str, ...] = ()
 
@@ -144,7 +126,9 @@ class RaftMember(Actor):
         for member in self._start.members:
             self._peers.meet(member)
         self._disk = RaftDisk(self._log_store, self._tell_written, self._tell_refused)
-        self._feed = StoreFeed(self.raft, self._log_store, self, self._proposals)
+        self._clients = RaftClients(self.raft, self._me.raft_id, self._schedule)
+        self._feed = StoreFeed(self.raft, self._log_store, self, self._clients.proposals)
+        self._news = LeadershipNews(self.raft, self._me.raft_id, self._feed)
         self._snapshots = Snapshots(self.raft, self._log_store, self, self._feed)
         self.job(self._disk.run, name="disk")
         self.job(self._ticks, name="ticks")
@@ -180,7 +164,7 @@ class RaftMember(Actor):
 
     def _set_pace(self) -> None:
         pace = 1
-        if self.raft.is_quiet and not len(self._reads) and self._lost_at is None:
+        if self.raft.is_quiet and not self._clients.wait:
             alone = self.raft.is_leader and len(self.raft.membership.members) == 1
             pace = ALONE_TICKS if alone else (self._config or Config()).heartbeat_ticks
         if pace < self._pace:
@@ -239,63 +223,29 @@ class RaftMember(Actor):
     @on(Propose)
     def propose(self, request: Propose, turn: Turn[int]) -> int:
         """Into the log; answered when it was committed and handed to the store."""
-        if self.raft.transfer_target and (request.term is None or request.term == self.raft.term):
-            if len(self._held) >= HELD_MAX:
-                raise SwarmError(ErrorCode.UNAVAILABLE, "leadership is being handed over; try again")
-            self._held.append((request, turn.defer()))
-            return 0
-        try:
-            index = self.raft.propose(request.data, term=request.term)
-        except RaftError as error:
-            raise refusal(error, self._leader_address()) from error
-        self._proposals.add(index, self.raft.term, turn.defer())
-        self._schedule()
+        self._clients.propose(request, turn)
         return 0
 
     @on(ReadIndex)
     def read_index(self, request: ReadIndex, turn: Turn[int]) -> int:
         """The index that a linearizable read must see; asked again until its asker gives up or nobody leads for long."""
-        now = trio.current_time()
-        self._send_read(self._reads.add(turn.defer(), now), now)
+        self._clients.read(turn)
         return 0
-
-    def _send_read(self, context: int, now: float) -> None:
-        try:
-            self.raft.read_index(context)
-        except RaftError:
-            return
-        self._reads.sent(context, now)
-        self._schedule()
 
     @on(TransferLeadership)
     def transfer(self, request: TransferLeadership, turn: Turn[None]) -> None:
         """Give the leadership away."""
-        if request.target == self._me.raft_id and self.raft.is_leader:
-            return
-        try:
-            target = self.raft.transfer(request.target)
-        except RaftError as error:
-            raise refusal(error, self._leader_address()) from error
-        self._transfers.append((RaftId(target), turn.defer()))
-        self._schedule()
+        self._clients.transfer(request.target, turn)
 
     @on(ChangeMembership)
     def change_membership(self, request: ChangeMembership, turn: Turn[None]) -> None:
         """One change; answered when committed."""
-        try:
-            index = self.raft.change_membership(_change_of(request))
-        except RaftError as error:
-            raise refusal(error, self._leader_address()) from error
-        self._proposals.add_change(index, self.raft.term, turn.defer())
-        self._schedule()
+        self._clients.change_membership(_change_of(request), turn)
 
     @on(WatchLeadership)
     def watch_leadership(self, request: WatchLeadership, turn: StreamTurn[Leadership]) -> None:
         """The present state and every change."""
-        sink = turn.sink
-        sink.offer(self._leadership)
-        self._watchers.append(sink)
-        sink.on_close(lambda: self._watchers.remove(sink) if sink in self._watchers else None)
+        self._news.watch(turn.sink)
 
     @on(GetRaftStatus)
     def status(self, request: GetRaftStatus, turn: Turn[RaftStatusView]) -> RaftStatusView:
@@ -345,15 +295,7 @@ class RaftMember(Actor):
         for _ in range(message.count):
             self.raft.tick()
         self._snapshots.tick()
-        now = trio.current_time()
-        for context, read in self._reads.items():
-            if now - read.asked_at >= NO_LEADER_S and not self.raft.leader:
-                self._reads.fail(context, no_leader())
-            elif read.sent_at is None or now - read.sent_at >= READ_RETRY_S:
-                self._send_read(context, now)
-        if self._lost_at is not None and now - self._lost_at >= FATE_S:
-            self._lost_at = None
-            self._proposals.give_up()
+        self._clients.tick()
         self._schedule()
 
     @on(Written)
@@ -377,7 +319,7 @@ class RaftMember(Actor):
             log.error("nothing can be written: %s; trying again every second", message.text)
         self._problem = message.text
         if not self.raft.is_leader:
-            self._proposals.give_up()
+            self._clients.proposals.give_up()
         if self.raft.is_leader and not self.raft.transfer_target:
             try:
                 self.raft.transfer(None)
@@ -443,10 +385,12 @@ class RaftMember(Actor):
             else:
                 self._persisted(ready)
             self._feed.give(ready.committed)
-            self._answer_reads(ready)
+            self._clients.answer_reads(ready)
             self._snapshots.want(ready.chunks_wanted)
         self._snapshots.take_if_due()
-        self._note_leadership()
+        self._clients.settle_handovers()
+        if self._news.publish():
+            self._clients.leadership_lost()
 
     def _send(self, messages: tuple[RaftMessage, ...]) -> None:
         for raft_id in self._peers.send(messages) if messages else ():
@@ -457,74 +401,6 @@ class RaftMember(Actor):
         self._send(ready.messages_after)
         if ready.snapshot is not None:
             self._feed.install(ready.snapshot)
-
-    def _answer_reads(self, ready: Ready) -> None:
-        for state in ready.reads:
-            self._reads.answer(state.context, state.index)
-        for context in ready.reads_failed:
-            self._reads.unsent(context)
-
-    # --- leadership ------------------------------------------------------------------------------------------------
-    def _note_leadership(self) -> None:
-        """Publish who leads, and settle what hung on it."""
-        raft = self.raft
-        self._settle_transfers()
-        leads = raft.is_leader and self._feed.given >= raft.first_own_index
-        seen = (raft.term, raft.leader, leads, raft.is_removed, raft.membership)
-        if seen == self._seen:
-            return
-        self._seen = seen
-        leader = raft.membership.find(raft.leader) if raft.leader else None
-        now = Leadership(
-            term=raft.term,
-            leader=RaftId(raft.leader) if raft.leader else None,
-            is_leader=leads,
-            leader_node=NodeId(leader.node_id) if leader else NodeId(""),
-            leader_address=leader.address if leader else "",
-            removed=raft.is_removed,
-        )
-        if now == self._leadership:
-            return
-        if self._leadership.leader == self._me.raft_id != now.leader:
-            self._lost_at = trio.current_time()
-        self._leadership = now
-        log.info("term %d: %s", now.term, "this member leads" if leads else f"leader {now.leader_node or 'unknown'}")
-        for sink in list(self._watchers):
-            if not sink.offer(now):
-                sink.fail(SwarmError(ErrorCode.OVERRUN, "leadership changed faster than it was read; subscribe again"))
-                self._watchers.remove(sink)
-
-    def _settle_transfers(self) -> None:
-        """Answer who waits for a handover, and let the proposals go on that waited meanwhile."""
-        raft = self.raft
-        if raft.transfer_target:
-            return
-        done = not raft.is_leader
-        if self._transfers and (raft.leader or not done):
-            waiting, self._transfers = self._transfers, []
-            for target, asked in waiting:
-                if done:
-                    asked.answer(None)
-                else:
-                    text = f"member {target:x} did not take the leadership over in time; this member goes on leading"
-                    asked.fail(SwarmError(ErrorCode.TIMEOUT, text))
-        if self._held and (raft.leader or not done):
-            held, self._held = self._held, deque()
-            for request, later in held:
-                self._propose_held(request, later)
-
-    def _propose_held(self, request: Propose, later: Later[int]) -> None:
-        try:
-            index = self.raft.propose(request.data, term=request.term)
-        except RaftError as error:
-            later.fail(refusal(error, self._leader_address()))
-            return
-        self._proposals.add(index, self.raft.term, later)
-        self._schedule()
-
-    def _leader_address(self) -> str:
-        leader = self.raft.membership.find(self.raft.leader) if self.raft.leader else None
-        return leader.address if leader else ""
 
 
 def _change_of(request: ChangeMembership) -> MembershipChange:

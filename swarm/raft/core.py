@@ -36,8 +36,7 @@ Nothing here knows trio, clocks, files or loggers. `random(low, high)` is the on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from swarm.raft import election, membership, read_index, replication, snapshot, transfer
 from swarm.raft.config import Config
@@ -52,7 +51,6 @@ from swarm.raft.messages import (
     EntryKind,
     HardState,
     Heartbeat,
-    HeartbeatReply,
     Index,
     Membership,
     MembershipChange,
@@ -60,12 +58,9 @@ from swarm.raft.messages import (
     PreVoteReply,
     RaftId,
     RaftMessage,
-    ReadReply,
-    ReadRequest,
     Removed,
     SnapshotChunk,
     SnapshotMeta,
-    SnapshotReply,
     Term,
     TimeoutNow,
     Vote,
@@ -74,71 +69,7 @@ from swarm.raft.messages import (
 from swarm.raft.progress import ProgressState
 from swarm.raft.ready import ChunkWanted, Leadership, ProgressView, RaftStatus, Ready, Role
 from swarm.raft.state import RandomInt, State
-
-Handler = Callable[[State, Any], None]
-
-
-def _out_of_date(state: State, message: RaftMessage) -> None:
-    """It was meant for a role that this member had, or is an answer that came too late."""
-
-
-def _two_leaders(state: State, message: RaftMessage) -> None:
-    raise InvariantBroken(f"{message.sender:x} and {state.id:x} both lead term {state.term}")
-
-
-_ANY_ROLE: dict[type[RaftMessage], Handler] = {
-    PreVote: election.on_pre_vote,
-    Vote: election.on_vote,
-    Removed: membership.on_removed,
-}
-_LED: dict[type[RaftMessage], Handler] = {
-    Append: replication.on_append,
-    Heartbeat: replication.on_heartbeat,
-    Commit: replication.on_commit,
-    SnapshotChunk: snapshot.on_chunk,
-    TimeoutNow: election.on_timeout_now,
-    ReadReply: read_index.on_reply,
-}
-_TO_LEADER: dict[type[RaftMessage], Handler] = {
-    AppendReply: replication.on_append_reply,
-    HeartbeatReply: replication.on_heartbeat_reply,
-    SnapshotReply: snapshot.on_reply,
-    ReadRequest: read_index.on_request,
-}
-_NOT_TO_LEADER: dict[type[RaftMessage], Handler] = dict.fromkeys(_TO_LEADER, _out_of_date)
-
-TABLE: dict[Role, dict[type[RaftMessage], Handler]] = {
-    Role.FOLLOWER: {
-        **_ANY_ROLE,
-        **_LED,
-        **_NOT_TO_LEADER,
-        PreVoteReply: _out_of_date,
-        VoteReply: _out_of_date,
-    },
-    Role.PRE_CANDIDATE: {
-        **_ANY_ROLE,
-        **_LED,
-        **_NOT_TO_LEADER,
-        PreVoteReply: election.on_pre_vote_reply,
-        VoteReply: _out_of_date,
-    },
-    Role.CANDIDATE: {
-        **_ANY_ROLE,
-        **_LED,
-        **_NOT_TO_LEADER,
-        PreVoteReply: _out_of_date,
-        VoteReply: election.on_vote_reply,
-    },
-    Role.LEADER: {
-        **_ANY_ROLE,
-        **dict.fromkeys(_LED, _two_leaders),
-        **_TO_LEADER,
-        ReadReply: _out_of_date,
-        PreVoteReply: _out_of_date,
-        VoteReply: _out_of_date,
-    },
-}
-"""What a message of the present term means to a member in each role. Complete: every role has every message."""
+from swarm.raft.table import TABLE, TO_LEADER
 
 _FROM_LEADER = (Append, Heartbeat, Commit, SnapshotChunk, TimeoutNow)
 """Only the leader of their term sends these."""
@@ -199,7 +130,7 @@ class Raft:
             return
         if message.term != state.term and not self._admit(message):
             return
-        if state.role is Role.LEADER and type(message) in _TO_LEADER and message.sender not in state.progress:
+        if state.role is Role.LEADER and type(message) in TO_LEADER and message.sender not in state.progress:
             return
         TABLE[state.role][type(message)](state, message)
 
