@@ -117,10 +117,10 @@ def _after_write(context: Context, written: ServiceWritten, plan: bool, wait: Wa
     if plan:
         _print_plan(context, written)
         return
-    if context.json and wait.detach:
+    if context.json:
         output.print_json(written.service)
-        return
-    output.print_lines([written.service.id])
+    else:
+        output.print_lines([written.service.id])
     if not wait.detach:
         wait_for_service(context, written.service, wait)
 
