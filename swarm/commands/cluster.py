@@ -26,12 +26,7 @@ _DURATIONS = ("heartbeat_period", "certificate_expiry", "replace_after")
 def inspect(context: Context, now: float) -> None:
     """The cluster's id and settings."""
     cluster = context.ask(GetCluster())
-    if context.json:
-        output.print_json(cluster)
-    elif context.quiet:
-        output.print_lines([cluster.id])
-    else:
-        output.print_fields(_fields(cluster, now))
+    context.show(cluster, [cluster.id], lambda: output.print_fields(_fields(cluster, now)))
 
 
 def _fields(cluster: Cluster, now: float) -> Iterable[tuple[str, str]]:
@@ -59,10 +54,7 @@ def update(context: Context, typed: dict[str, Any]) -> None:
     except ValueError as error:
         usage(error)
     cluster = _write(context, values)
-    if context.json:
-        output.print_json(cluster)
-    else:
-        output.print_lines([cluster.id])
+    context.show(cluster, [cluster.id], lambda: output.print_lines([cluster.id]))
 
 
 def _value(name: str, value: Any) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from attrs import frozen
 
+from swarm.commands import output
 from swarm.ports.paths import SOCKET_NAME, default_state_dir
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.message import Request, Subscribe
@@ -52,6 +53,17 @@ class Context:
         """Whether objects are printed as JSON."""
         return self.format == "json"
 
+    def show(self, objects: Any, ids: Iterable[str], as_text: Callable[[], None]) -> None:
+        """What was asked for: ids only with `-q`, JSON with `--format json` (both: the ids as JSON), else text."""
+        if self.quiet and self.json:
+            output.print_json(list(ids))
+        elif self.quiet:
+            output.print_lines(ids)
+        elif self.json:
+            output.print_json(objects)
+        else:
+            as_text()
+
     def ask(self, request: Request[R], timeout_s: float = ASK_TIMEOUT_S) -> R:
         """The daemon's answer; a refusal ends the command with its text and exit code."""
         from swarm.wire.client import LocalClient
@@ -82,9 +94,9 @@ def fail(error: SwarmError) -> NoReturn:
 
 def stop(text: str, code: Exit = Exit.FAILED, hint: str = "") -> NoReturn:
     """End the command with an error."""
-    sys.stderr.write(f"error: {text}\n")
+    output.note(f"error: {text}")
     if hint:
-        sys.stderr.write(f"hint: {hint}\n")
+        output.note(f"hint: {hint}")
     raise SystemExit(int(code))
 
 
@@ -94,7 +106,10 @@ def usage(error: Exception | str) -> NoReturn:
 
 
 def read_secret(text: str | None, environment: str, flag: str) -> str | None:
-    """A secret given as text, `@FILE`, `-` (standard input) or in the environment; never wanted on a command line."""
+    """A secret from the environment, `-` (standard input), `@FILE`, or as text, which gets a warning.
+
+    As text it was hidden from the process list as early as can be (`hiding`), which is not the same as never shown.
+    """
     if text is None:
         return os.environ.get(environment)
     if text == "-":
@@ -105,18 +120,14 @@ def read_secret(text: str | None, environment: str, flag: str) -> str | None:
         except OSError as error:
             usage(f"{flag} {text}: {error.strerror}")
     else:
-        note_secret_in_process_list(flag, environment)
+        output.note(
+            f"warning: {flag} as text was in this machine's process list for a moment and stays in the shell's history; "
+            f"next time: {flag} - (standard input), {flag} @FILE or {environment}"
+        )
         return text
     if not found:
         usage(f"{flag} {text}: nothing to read there")
     return found
-
-
-def note_secret_in_process_list(flag: str, environment: str) -> None:
-    """Warn that what was typed can be read by every user of the machine."""
-    sys.stderr.write(
-        f"warning: {flag} on the command line is visible in the process list; use {flag} -, {flag} @FILE or {environment}\n"
-    )
 
 
 def typed(values: dict[str, Any]) -> dict[str, Any]:

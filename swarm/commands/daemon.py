@@ -20,6 +20,7 @@ from attrs import frozen
 
 from swarm.commands import output, parse
 from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
+from swarm.commands.hiding import is_in_process_list
 from swarm.ports.paths import LOG_NAME, SOCKET_NAME, default_state_dir
 from swarm.runtime.errors import SwarmError
 from swarm.wire.messages.node import GetNodeStatus, LeaveCluster, NodeStatusView, StopNode
@@ -86,8 +87,8 @@ def join(options: Options, address: str, token: str | None, detach: bool) -> Non
 
 
 def _hide_typed_token(token: str | None) -> None:
-    """Start over with the token in a pipe when it was typed as text, so that no process list shows it any longer."""
-    if token is None or token == "-" or token.startswith("@"):
+    """Start over with the token in a pipe when it could not be hidden where it was typed (`hiding`)."""
+    if token is None or token == "-" or token.startswith("@") or not is_in_process_list(token):
         return
     reader, writer = os.pipe()
     os.write(writer, token.encode() + b"\n")
@@ -98,7 +99,7 @@ def _hide_typed_token(token: str | None) -> None:
         source if argument == token else f"--token={source}" if argument == f"--token={token}" else argument
         for argument in sys.argv[1:]
     ]
-    os.execv(sys.executable, [sys.executable, "-m", "swarm.cli", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "swarm", *arguments])
 
 
 def _check(options: Options) -> None:
@@ -222,7 +223,7 @@ def _start_detached(options: Options, secret: str | None) -> None:
     environment.pop("SWARM_TOKEN", None)
     with log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "swarm.cli", *arguments],
+            [sys.executable, "-m", "swarm", *arguments],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -286,9 +287,10 @@ def _exit_code(code: str) -> Exit:
 def status(context: Context, now: float) -> None:
     """How this machine's node is."""
     view = context.ask(GetNodeStatus())
-    if context.json:
-        output.print_json(view)
-        return
+    context.show(view, [view.node_id], lambda: _print_status(view, now))
+
+
+def _print_status(view: NodeStatusView, now: float) -> None:
     output.print_fields(_status_fields(view, now))
     if view.members:
         output.print_lines([""])

@@ -47,7 +47,7 @@ class Demo:
     def swarm(self, *arguments: str, node: str = "", show: bool = True, env: dict[str, str] | None = None) -> str:
         """Run the command against a node's daemon and give what it printed; a failure ends the demo."""
         where = ["--socket", str(self.directory / node / "swarm.sock")] if node else []
-        command = [sys.executable, "-m", "swarm.cli", *_with_socket(list(arguments), where)]
+        command = [sys.executable, "-m", "swarm", *_with_socket(list(arguments), where)]
         if show:
             print(f"$ swarm {' '.join(arguments)}", flush=True)
         environment = {**os.environ, **(env or {})}

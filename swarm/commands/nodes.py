@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
 from swarm.commands import output, parse
 from swarm.commands.context import Context, fail, stop, usage
-from swarm.commands.progress import Wait, wait_for_drain
-from swarm.commands.services import print_tasks
+from swarm.commands.task_table import print_tasks
+from swarm.model.objects import Node
 from swarm.model.specs import NodeSpec
 from swarm.model.states import Availability, Role
 from swarm.runtime.errors import ErrorCode, SwarmError
@@ -17,20 +19,24 @@ from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import GetNode, ListNodes, ListTasks, NodeView, RemoveNode, UpdateNode
 from swarm.wire.messages.node import GetNodeStatus
 
+if TYPE_CHECKING:
+    from swarm.commands.progress import Wait
+
+E = TypeVar("E", bound=Enum)
+
 CONFLICT_RETRIES = 5
 
 
 def list_nodes(context: Context, stale: bool) -> None:
     """All nodes; the one that was asked is marked."""
     views = context.ask(ListNodes(stale=stale))
-    if context.quiet:
-        output.print_lines(view.node.id for view in views)
-    elif context.json:
-        output.print_json(views)
-    else:
-        here = context.ask(GetNodeStatus()).node_id
-        header = ("ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "TASKS", "RUNS")
-        output.print_table(header, [_row(view, here) for view in views])
+    context.show(views, (view.node.id for view in views), lambda: _print_list(context, views))
+
+
+def _print_list(context: Context, views: Iterable[NodeView]) -> None:
+    here = context.ask(GetNodeStatus()).node_id
+    header = ("ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "TASKS", "RUNS")
+    output.print_table(header, [_row(view, here) for view in views])
 
 
 def _row(view: NodeView, here: str) -> tuple[str, ...]:
@@ -61,12 +67,10 @@ def manager_text(view: NodeView) -> str:
 def inspect(context: Context, names: Sequence[str], now: float) -> None:
     """Everything that is known of nodes, then what runs on them."""
     views = [context.ask(GetNode(_self(context, name))) for name in names]
-    if context.json:
-        output.print_json(views)
-        return
-    if context.quiet:
-        output.print_lines(view.node.id for view in views)
-        return
+    context.show(views, (view.node.id for view in views), lambda: _print_details(context, views, now))
+
+
+def _print_details(context: Context, views: Iterable[NodeView], now: float) -> None:
     for view in views:
         output.print_fields(_fields(view, now))
         output.print_lines([""])
@@ -104,19 +108,42 @@ def _self(context: Context, name: str) -> str:
 
 
 def set_availability(context: Context, names: Sequence[str], availability: Availability, wait: Wait) -> None:
-    """Activate, pause or drain nodes; draining waits until their tasks are elsewhere."""
-    for name in names:
-        view = change(context, name, lambda spec: evolve(spec, availability=availability))
-        output.print_lines([view.node.id if context.quiet else view.node.description.hostname or view.node.id])
-        if availability is Availability.DRAIN and not wait.detach:
+    """Activate, pause or drain nodes; draining waits until their tasks are elsewhere, on none of the named ones."""
+    drained = _change_each(context, names, lambda spec: evolve(spec, availability=availability))
+    if availability is Availability.DRAIN and not wait.detach:
+        from swarm.commands.progress import wait_for_drain
+
+        for view in drained:
             wait_for_drain(context, view.node, wait)
 
 
 def set_role(context: Context, names: Sequence[str], role: Role) -> None:
     """Promote to manager or demote to worker."""
-    for name in names:
-        view = change(context, name, lambda spec: evolve(spec, desired_role=role))
-        output.print_lines([view.node.id if context.quiet else view.node.description.hostname or view.node.id])
+    _change_each(context, names, lambda spec: evolve(spec, desired_role=role))
+
+
+def _change_each(context: Context, names: Sequence[str], changed: Callable[[NodeSpec], NodeSpec]) -> list[NodeView]:
+    """Change nodes, none when a name is not known; those that were changed are told even when a later one is refused."""
+    done: list[NodeView] = []
+    ids = _ids_of(context, names)
+    try:
+        for id in ids:
+            done.append(change(context, id, changed))
+    finally:
+        _show_written(context, done, [view.node for view in done])
+    return done
+
+
+def _ids_of(context: Context, names: Sequence[str]) -> list[str]:
+    """The ids of nodes by name, each once; a name that is not known ends the command."""
+    return list(dict.fromkeys(context.ask(GetNode(_self(context, name))).node.id for name in names))
+
+
+def _show_written(context: Context, objects: Sequence[Any], nodes: Sequence[Node]) -> None:
+    if objects:
+        names = [node.description.hostname or node.id for node in nodes]
+        context.show(objects, [node.id for node in nodes], lambda: output.print_lines(names))
+        output.deliver()  # what was written is told before the wait
 
 
 def update(
@@ -130,12 +157,10 @@ def update(
     """Change labels, availability or role of a node."""
     try:
         added = dict(parse.key_value(text, "--label-add") for text in label_add)
-        wanted_availability = None if availability is None else Availability[availability.upper()]
-        wanted_role = None if role is None else Role[role.upper()]
+        wanted_availability = _member("--availability", Availability, availability)
+        wanted_role = _member("--role", Role, role)
     except ValueError as error:
         usage(error)
-    except KeyError:
-        usage("--availability is active, pause or drain; --role is worker or manager")
     if not (added or label_rm or availability or role):
         usage("nothing to change: give --label-add, --label-rm, --availability or --role")
 
@@ -151,8 +176,9 @@ def update(
             desired_role=spec.desired_role if wanted_role is None else wanted_role,
         )
 
-    view = change(context, name, changed)
-    output.print_lines([view.node.id if context.quiet else view.node.description.hostname or view.node.id])
+    node = change(context, name, changed)
+    shown = node.node.description.hostname or node.node.id
+    context.show(node, [node.node.id], lambda: output.print_lines([shown]))
 
 
 def change(context: Context, name: str, changed: Callable[[NodeSpec], NodeSpec]) -> NodeView:
@@ -172,8 +198,22 @@ def change(context: Context, name: str, changed: Callable[[NodeSpec], NodeSpec])
     raise AssertionError("the loop returns or raises")
 
 
+def _member(flag: str, choices: type[E], text: str | None) -> E | None:
+    """The member of an enum that was typed, None when none was."""
+    if text is None:
+        return None
+    known = {choice.name.lower(): choice for choice in choices}
+    if text.lower() not in known:
+        raise ValueError(f"{flag} {text!r} is not known: {', '.join(known)}")
+    return known[text.lower()]
+
+
 def remove(context: Context, names: Sequence[str], force: bool) -> None:
-    """Forget nodes; their certificates are refused from then on."""
-    for name in names:
-        node = context.ask(RemoveNode(name, force=force))
-        output.print_lines([node.id if context.quiet else node.description.hostname or node.id])
+    """Forget nodes; their certificates are refused from then on. None is forgotten when a name is not known."""
+    done: list[Node] = []
+    ids = _ids_of(context, names)
+    try:
+        for id in ids:
+            done.append(context.ask(RemoveNode(id, force=force)))
+    finally:
+        _show_written(context, done, done)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from enum import Enum, IntEnum
-from typing import Any
+from typing import Any, TextIO
 
 import attrs
 
@@ -60,14 +61,45 @@ def _variant(value: Any) -> dict[str, str]:
     return {"type": name} if name else {}
 
 
+def write(text: str) -> None:
+    """Data, on stdout. A reader that has had enough (`| head -1`) ends the command, which is no failure."""
+    try:
+        sys.stdout.write(text)
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise SystemExit(0) from None
+
+
+def deliver() -> bool:
+    """Hand on what is in the buffer; False when nobody reads it, and then nothing more is written."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return False
+    return True
+
+
+def silence(stream: TextIO) -> None:
+    """Let a standard stream lead nowhere, so that what its buffer holds fails no more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def print_json(value: Any) -> None:
     """One JSON document."""
-    sys.stdout.write(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+    write(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON document in one line, for documents that come one after the other."""
+    write(json.dumps(to_json(value), ensure_ascii=False) + "\n")
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Lines of data."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    write("".join(f"{line}\n" for line in lines))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -84,9 +116,26 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     print_lines(f"{name + ':':<{width + 1}} {value}" for name, value in shown)
 
 
+def print_sections(objects: Iterable[Iterable[tuple[str, str]]]) -> None:
+    """The fields of several objects, an empty line between two."""
+    for number, fields in enumerate(objects):
+        if number:
+            print_lines([""])
+        print_fields(fields)
+
+
 def note(text: str) -> None:
-    """A line for the reader, on stderr."""
-    sys.stderr.write(text + "\n")
+    """A line for the reader, on stderr. Nobody may be reading there any more; that is no reason to end."""
+    tell(text + "\n")
+
+
+def tell(text: str) -> None:
+    """Text for the reader, on stderr, at once."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        silence(sys.stderr)
 
 
 def age(now: float, then: float) -> str:

@@ -51,13 +51,12 @@ class Display:
         if self._quiet or text == self._last:
             return
         self._last = text
-        sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
-        sys.stderr.flush()
+        output.tell(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
 
     def end(self) -> None:
         """Leave the last line standing."""
         if self._terminal and self._last:
-            sys.stderr.write("\n")
+            output.tell("\n")
 
 
 def wait_for_service(context: Context, service: Service, wait: Wait, removal: bool = False) -> None:

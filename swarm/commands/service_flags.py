@@ -12,7 +12,7 @@ from enum import Enum, Flag, auto
 from typing import Annotated, Any
 
 import typer
-from attrs import frozen
+from attrs import evolve, frozen
 
 
 class On(Flag):
@@ -41,6 +41,7 @@ class ServiceFlag:
     help: str
     on: On = On.BOTH
     short: str = ""
+    panel: str = ""
 
     @property
     def key(self) -> str:
@@ -68,67 +69,93 @@ def _update_config(prefix: str, what: str, actions: str) -> tuple[ServiceFlag, .
     )
 
 
+def _panel(title: str, *flags: ServiceFlag) -> tuple[ServiceFlag, ...]:
+    """Flags that stand together in the help."""
+    return tuple(evolve(flag, panel=title) for flag in flags)
+
+
 SERVICE_FLAGS: tuple[ServiceFlag, ...] = (
-    # identity and mode
-    ServiceFlag("--name", Takes.TEXT, "The service's name (required)", On.CREATE),
-    ServiceFlag("--mode", Takes.TEXT, "replicated (default), global, replicated-job or global-job", On.CREATE),
-    ServiceFlag("--replicas", Takes.NUMBER, "How many tasks (replicated; for a job: completions)"),
-    ServiceFlag("--max-concurrent", Takes.NUMBER, "How many of a job's tasks may run at once"),
-    *_list("--label", "Label of the service, NAME=VALUE", "-l"),
-    # what runs
-    ServiceFlag("--image", Takes.TEXT, "Container image; without it the service runs a plain process"),
-    ServiceFlag("--entrypoint", Takes.TEXT, "Replaces the image's entrypoint (one text, split as a shell does)"),
-    ServiceFlag("--args", Takes.TEXT, "New command and arguments (one text, split as a shell does)", On.UPDATE),
-    *_list("--env", "Environment variable, NAME=VALUE", "-e"),
-    ServiceFlag("--workdir", Takes.TEXT, "Working directory", short="-w"),
-    ServiceFlag("--user", Takes.TEXT, "User (and group) to run as: NAME, UID or UID:GID", short="-u"),
-    *_list("--group", "Further group of a container's user"),
-    ServiceFlag("--hostname", Takes.TEXT, "A container's hostname"),
-    *_list("--container-label", "Label of the containers, NAME=VALUE"),
-    *_list("--mount", "Mount, type=bind|volume|tmpfs,source=...,target=...[,readonly]"),
-    ServiceFlag("--network", Takes.TEXT, "A container's network: default or host"),
-    *_list("--publish", "Port published on the task's node, PUBLISHED:TARGET[/PROTOCOL]", "-p"),
-    *_list("--host", "Line of a container's hosts file, NAME:IP"),
-    ServiceFlag("--stop-signal", Takes.TEXT, "Signal that stops a task (default SIGTERM)"),
-    ServiceFlag("--stop-grace-period", Takes.TEXT, "Time between the stop signal and the kill (default 10s)"),
-    ServiceFlag("--tty", Takes.SWITCH, "Give the container a terminal", short="-t"),
-    ServiceFlag("--read-only", Takes.SWITCH, "Mount the container's root file system read-only"),
-    ServiceFlag("--init", Takes.SWITCH, "Run an init process in each container"),
-    ServiceFlag("--cap-add", Takes.MANY, "Capability to add to a container (repeatable)"),
-    ServiceFlag("--cap-drop", Takes.MANY, "Capability to take from a container (repeatable)"),
-    *_list("--sysctl", "Kernel parameter of a container, NAME=VALUE"),
-    *_list("--ulimit", "Limit of a container, NAME=SOFT[:HARD]"),
-    ServiceFlag("--health-cmd", Takes.TEXT, "Command that tells whether a container is healthy"),
-    ServiceFlag("--health-interval", Takes.TEXT, "Time between two checks"),
-    ServiceFlag("--health-timeout", Takes.TEXT, "Time that one check may take"),
-    ServiceFlag("--health-retries", Takes.NUMBER, "Failures in a row that make it unhealthy"),
-    ServiceFlag("--health-start-period", Takes.TEXT, "Time in which failures do not count"),
-    ServiceFlag("--no-healthcheck", Takes.SWITCH, "Ignore the image's own health check"),
-    ServiceFlag("--registry-auth", Takes.TEXT, "Registry credentials for the pull: @FILE, or - for standard input"),
-    ServiceFlag("--log-driver", Takes.TEXT, "A container's log driver"),
-    *_list("--log-opt", "Option of the log driver, NAME=VALUE"),
-    # resources
-    ServiceFlag("--reserve-cpu", Takes.TEXT, "Cores kept free for each task: 0.5"),
-    ServiceFlag("--reserve-memory", Takes.TEXT, "Memory kept free for each task: 512m"),
-    ServiceFlag("--limit-cpu", Takes.TEXT, "Cores that each task may use: 0.5"),
-    ServiceFlag("--limit-memory", Takes.TEXT, "Memory that each task may use: 512m"),
-    ServiceFlag("--limit-pids", Takes.NUMBER, "Processes that each task may have; 0: no limit"),
-    *_list("--generic-resource", "Amount of a node's own resource, KIND=AMOUNT"),
-    # restart
-    ServiceFlag("--restart-condition", Takes.TEXT, "any (default), on-failure or none"),
-    ServiceFlag("--restart-delay", Takes.TEXT, "Wait before a replacement starts (default 5s)"),
-    ServiceFlag("--restart-max-attempts", Takes.NUMBER, "Replacements of a task before giving up; 0: no limit"),
-    ServiceFlag("--restart-window", Takes.TEXT, "Time in which attempts are counted; 0: all"),
-    ServiceFlag("--replace-after", Takes.TEXT, "How long a node may be unreachable before its tasks are replaced"),
-    # placement
-    *_list("--constraint", "Where tasks may run, as in node.labels.zone==a"),
-    *_list("--placement-pref", "Spread over a label, spread=node.labels.zone"),
-    *_list("--platform", "Where tasks may run, OS/ARCHITECTURE"),
-    ServiceFlag("--replicas-max-per-node", Takes.NUMBER, "Tasks of the service on one node; 0: no limit"),
-    # updates
-    *_update_config("update", "updated", "pause, continue or rollback"),
-    *_update_config("rollback", "rolled back", "pause or continue"),
-    ServiceFlag("--force", Takes.SWITCH, "Replace all tasks even when nothing changed", On.UPDATE),
+    *_panel(
+        "The service",
+        ServiceFlag("--name", Takes.TEXT, "The service's name (required)", On.CREATE),
+        ServiceFlag("--mode", Takes.TEXT, "replicated (default), global, replicated-job or global-job", On.CREATE),
+        ServiceFlag("--replicas", Takes.NUMBER, "How many tasks (replicated; for a job: completions)"),
+        ServiceFlag("--max-concurrent", Takes.NUMBER, "How many of a job's tasks may run at once"),
+        *_list("--label", "Label of the service, NAME=VALUE", "-l"),
+    ),
+    *_panel(
+        "What it runs",
+        ServiceFlag("--image", Takes.TEXT, "Container image; without it the service runs a plain process"),
+        ServiceFlag("--args", Takes.TEXT, "New command and arguments (one text, split as a shell does)", On.UPDATE),
+        *_list("--env", "Environment variable, NAME=VALUE", "-e"),
+        ServiceFlag("--workdir", Takes.TEXT, "Working directory", short="-w"),
+        ServiceFlag("--user", Takes.TEXT, "User (and group) to run as: NAME, UID or UID:GID", short="-u"),
+        *_list("--publish", "Port published on the task's node, PUBLISHED:TARGET[/PROTOCOL]", "-p"),
+        ServiceFlag("--stop-signal", Takes.TEXT, "Signal that stops a task (default SIGTERM)"),
+        ServiceFlag("--stop-grace-period", Takes.TEXT, "Time between the stop signal and the kill (default 10s)"),
+    ),
+    *_panel(
+        "Resources",
+        ServiceFlag("--reserve-cpu", Takes.TEXT, "Cores kept free for each task: 0.5"),
+        ServiceFlag("--reserve-memory", Takes.TEXT, "Memory kept free for each task: 512m"),
+        ServiceFlag("--limit-cpu", Takes.TEXT, "Cores that each task may use: 0.5"),
+        ServiceFlag("--limit-memory", Takes.TEXT, "Memory that each task may use: 512m"),
+        ServiceFlag("--limit-pids", Takes.NUMBER, "Processes that each task may have; 0: no limit"),
+        *_list("--generic-resource", "Amount of a node's own resource, KIND=AMOUNT"),
+    ),
+    *_panel(
+        "Placement",
+        *_list("--constraint", "Where tasks may run, as in node.labels.zone==a"),
+        *_list("--placement-pref", "Spread over a label, spread=node.labels.zone"),
+        *_list("--platform", "Where tasks may run, OS/ARCHITECTURE"),
+        ServiceFlag("--replicas-max-per-node", Takes.NUMBER, "Tasks of the service on one node; 0: no limit"),
+    ),
+    *_panel(
+        "Restarts",
+        ServiceFlag("--restart-condition", Takes.TEXT, "any (default), on-failure or none"),
+        ServiceFlag("--restart-delay", Takes.TEXT, "Wait before a replacement starts (default 5s)"),
+        ServiceFlag("--restart-max-attempts", Takes.NUMBER, "Replacements of a task before giving up; 0: no limit"),
+        ServiceFlag("--restart-window", Takes.TEXT, "Time in which attempts are counted; 0: all"),
+        ServiceFlag("--replace-after", Takes.TEXT, "How long a node may be unreachable before its tasks are replaced"),
+    ),
+    *_panel(
+        "Updates",
+        *_update_config("update", "updated", "pause, continue or rollback"),
+        ServiceFlag("--force", Takes.SWITCH, "Replace all tasks even when nothing changed", On.UPDATE),
+    ),
+    *_panel(
+        "Rollbacks",
+        *_update_config("rollback", "rolled back", "pause or continue"),
+    ),
+    *_panel(
+        "Containers only",
+        ServiceFlag("--entrypoint", Takes.TEXT, "Replaces the image's entrypoint (one text, split as a shell does)"),
+        ServiceFlag("--hostname", Takes.TEXT, "A container's hostname"),
+        *_list("--group", "Further group of a container's user"),
+        *_list("--container-label", "Label of the containers, NAME=VALUE"),
+        *_list("--mount", "Mount, type=bind,source=/srv,target=/data[,readonly]; or type volume, tmpfs"),
+        ServiceFlag("--network", Takes.TEXT, "A container's network: default or host"),
+        *_list("--host", "Line of a container's hosts file, NAME:IP"),
+        ServiceFlag("--tty", Takes.SWITCH, "Give the container a terminal", short="-t"),
+        ServiceFlag("--read-only", Takes.SWITCH, "Mount the container's root file system read-only"),
+        ServiceFlag("--init", Takes.SWITCH, "Run an init process in each container"),
+        ServiceFlag("--cap-add", Takes.MANY, "Capability to add to a container (repeatable)"),
+        ServiceFlag("--cap-drop", Takes.MANY, "Capability to take from a container (repeatable)"),
+        *_list("--sysctl", "Kernel parameter of a container, NAME=VALUE"),
+        *_list("--ulimit", "Limit of a container, NAME=SOFT[:HARD]"),
+        ServiceFlag("--log-driver", Takes.TEXT, "A container's log driver"),
+        *_list("--log-opt", "Option of the log driver, NAME=VALUE"),
+        ServiceFlag("--registry-auth", Takes.TEXT, "Registry credentials for the pull: @FILE, or - for standard input"),
+    ),
+    *_panel(
+        "Health of containers",
+        ServiceFlag("--health-cmd", Takes.TEXT, "Command that tells whether a container is healthy"),
+        ServiceFlag("--health-interval", Takes.TEXT, "Time between two checks"),
+        ServiceFlag("--health-timeout", Takes.TEXT, "Time that one check may take"),
+        ServiceFlag("--health-retries", Takes.NUMBER, "Failures in a row that make it unhealthy"),
+        ServiceFlag("--health-start-period", Takes.TEXT, "Time in which failures do not count"),
+        ServiceFlag("--no-healthcheck", Takes.SWITCH, "Ignore the image's own health check"),
+    ),
 )
 
 _TYPES: dict[Takes, Any] = {Takes.TEXT: str, Takes.NUMBER: int, Takes.MANY: list[str], Takes.SWITCH: bool}
@@ -160,8 +187,11 @@ def with_flags(command: On) -> Callable[[Callable[..., None]], Callable[..., Non
 
 def _parameter(flag: ServiceFlag) -> inspect.Parameter:
     spellings = [flag.name, *([flag.short] if flag.short else [])]
-    if flag.takes is Takes.SWITCH:
-        spellings[0] = f"{flag.name}/--no-{flag.name.removeprefix('--')}" if flag.on is On.BOTH else flag.name
+    if flag.takes is Takes.SWITCH and flag.on is On.BOTH:
+        bare = flag.name.removeprefix("--")
+        opposite = bare.removeprefix("no-") if bare.startswith("no-") else f"no-{bare}"
+        spellings[0] = f"{flag.name}/--{opposite}"
     kind: Any = _TYPES[flag.takes] | None
-    annotation = Annotated.__class_getitem__((kind, typer.Option(*spellings, help=flag.help)))  # type: ignore[attr-defined]  # made at run time
+    option = typer.Option(*spellings, help=flag.help, rich_help_panel=flag.panel)
+    annotation = Annotated.__class_getitem__((kind, option))  # type: ignore[attr-defined]  # made at run time
     return inspect.Parameter(flag.key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +11,12 @@ from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
 from swarm.commands.parse import duration_s
 from swarm.commands.progress import Wait, wait_for_service
 from swarm.commands.service_spec import changed_spec, mode_name, new_spec, scaled_spec
+from swarm.commands.task_table import print_tasks
+from swarm.executors.base import Stream
 from swarm.model.ids import Instant, NodeId, RevisionNumber
+from swarm.model.objects import Revision
 from swarm.model.specs import ContainerSpec, GenericSpec, ProcessSpec, ServiceSpec
-from swarm.model.states import RestartCondition, TaskState, UpdateState
+from swarm.model.states import RestartCondition, UpdateState
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import (
@@ -30,9 +32,9 @@ from swarm.wire.messages.control import (
     RollbackService,
     ServiceView,
     ServiceWritten,
-    TaskView,
     UpdateService,
 )
+from swarm.wire.messages.node import TaskLogLine
 
 CONFLICT_RETRIES = 5
 """How often a change is repeated on a service that somebody else changed at the same moment."""
@@ -59,16 +61,29 @@ def update(context: Context, who: str, flags: dict[str, Any], command: Sequence[
 
 
 def scale(context: Context, targets: Sequence[str], wait: Wait) -> None:
-    """Set the number of replicas of services, each given as NAME=N."""
-    wanted: list[tuple[str, int]] = []
+    """Set the number of replicas of services, each given as NAME=N; of none when one of them is refused beforehand."""
+    wanted: dict[str, int] = {}
     for target in targets:
         name, _, number = target.partition("=")
         if not name or not number.isdigit():
             usage(f"{target!r} is not NAME=N: write swarm svc scale web=5")
-        wanted.append((name, int(number)))
-    written = [_change(context, name, _scaled(replicas), False) for name, replicas in wanted]
+        service = context.ask(GetService(name)).service
+        if service.id in wanted:
+            usage(f"{service.spec.name} is named twice")
+        try:
+            scaled_spec(service.spec, int(number))
+        except ValueError as error:
+            usage(error)
+        wanted[service.id] = int(number)
+    written = [_change(context, id, _scaled(replicas), False) for id, replicas in wanted.items()]
     for one in written:
-        _after_write(context, one, False, wait)
+        _warn(one)
+    services = [one.service for one in written]
+    ids = [service.id for service in services]
+    context.show(services, ids, lambda: output.print_lines(ids))
+    if not wait.detach:
+        for service in services:
+            wait_for_service(context, service, wait)
 
 
 def _scaled(replicas: int) -> Callable[[ServiceSpec], ServiceSpec]:
@@ -82,11 +97,13 @@ def rollback(context: Context, who: str, to: int | None, wait: Wait) -> None:
 
 
 def remove(context: Context, names: Sequence[str], wait: Wait) -> None:
-    """Remove services and wait until their tasks are gone."""
-    removed = [context.ask(RemoveService(name)) for name in names]
-    for service in removed:
-        output.print_lines([service.id if context.quiet else service.spec.name])
-        if not wait.detach:
+    """Remove services and wait until their tasks are gone; none is removed when a name is not known."""
+    found = {service.id: service for service in (context.ask(GetService(name)).service for name in names)}
+    removed = [context.ask(RemoveService(id)) for id in found]
+    names_removed = [service.spec.name for service in removed]
+    context.show(removed, [service.id for service in removed], lambda: output.print_lines(names_removed))
+    if not wait.detach:
+        for service in removed:
             wait_for_service(context, service, wait, removal=True)
 
 
@@ -112,17 +129,20 @@ def _change(context: Context, who: str, changed: Callable[[ServiceSpec], Service
 
 
 def _after_write(context: Context, written: ServiceWritten, plan: bool, wait: Wait) -> None:
-    for warning in written.warnings:
-        output.note(f"warning: {warning}")
+    _warn(written)
     if plan:
         _print_plan(context, written)
         return
-    if context.json:
-        output.print_json(written.service)
-    else:
-        output.print_lines([written.service.id])
+    id = written.service.id
+    context.show(written.service, [id], lambda: output.print_lines([id]))
+    output.deliver()  # what was written is told before the wait
     if not wait.detach:
         wait_for_service(context, written.service, wait)
+
+
+def _warn(written: ServiceWritten) -> None:
+    for warning in written.warnings:
+        output.note(f"warning: {warning}")
 
 
 def _print_plan(context: Context, written: ServiceWritten) -> None:
@@ -155,13 +175,12 @@ def _with_registry_auth(flags: dict[str, Any]) -> dict[str, Any]:
 def list_services(context: Context, stale: bool) -> None:
     """All services with their counts."""
     views = context.ask(ListServices(stale=stale))
-    if context.quiet:
-        output.print_lines(view.service.id for view in views)
-    elif context.json:
-        output.print_json(views)
-    else:
-        rows = [_service_row(view) for view in views]
-        output.print_table(("ID", "NAME", "MODE", "REPLICAS", "RUNS", "PORTS"), rows)
+    header = ("ID", "NAME", "MODE", "REPLICAS", "RUNS", "PORTS")
+    context.show(
+        views,
+        (view.service.id for view in views),
+        lambda: output.print_table(header, [_service_row(view) for view in views]),
+    )
 
 
 def _service_row(view: ServiceView) -> tuple[str, ...]:
@@ -210,63 +229,14 @@ def tasks(context: Context, names: Sequence[str], all: bool, now: float) -> None
     print_tasks(context, views, now)
 
 
-def print_tasks(context: Context, views: Iterable[TaskView], now: float) -> None:
-    """Tasks as `ps` shows them; older tasks of a slot stand below the newest with a mark."""
-    if context.quiet:
-        output.print_lines(view.task.id for view in views)
-        return
-    if context.json:
-        output.print_json(views)
-        return
-    rows = []
-    previous: tuple[str, str] | None = None
-    for view in views:
-        task = view.task
-        place = (view.service_name, str(task.slot or view.node_name))
-        name = f"{place[0]}.{place[1]}"
-        rows.append(
-            (
-                task.id[: output.SHORT_ID],
-                f" \\_ {name}" if place == previous else name,
-                view.image,
-                view.node_name or "-",
-                task.desired.name.capitalize(),
-                state_text(view, now),
-                task.status.error or _waiting_text(view),
-                ", ".join(f"{port.published}:{port.target}/{port.protocol}" for port in task.status.ports),
-            )
-        )
-        previous = place
-    output.print_table(("ID", "NAME", "RUNS", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"), rows)
-
-
-def state_text(view: TaskView, now: float) -> str:
-    """`Running 8 seconds ago`, with the exit code when there is one."""
-    status = view.task.status
-    since = output.age(now, status.applied_at or status.at)
-    code = f" ({status.exit_code})" if status.exit_code not in (None, 0) else ""
-    return f"{status.state.name.capitalize()}{code} {since} ago" if since else f"{status.state.name.capitalize()}{code}"
-
-
-def _waiting_text(view: TaskView) -> str:
-    task = view.task
-    if task.status.state <= TaskState.PENDING and task.is_live and task.reason is not None:
-        return task.reason.text
-    return ""
-
-
 def inspect(context: Context, names: Sequence[str]) -> None:
     """Everything that is known of services."""
     views = [context.ask(GetService(name)) for name in names]
-    if context.json:
-        output.print_json(views)
-    elif context.quiet:
-        output.print_lines(view.service.id for view in views)
-    else:
-        for number, view in enumerate(views):
-            if number:
-                output.print_lines([""])
-            output.print_fields(_service_fields(view))
+    context.show(
+        views,
+        (view.service.id for view in views),
+        lambda: output.print_sections(_service_fields(view) for view in views),
+    )
 
 
 def _service_fields(view: ServiceView) -> Iterable[tuple[str, str]]:
@@ -333,17 +303,18 @@ def _time(instant: float) -> str:
 def history(context: Context, who: str) -> None:
     """Kept revisions, newest first."""
     revisions = context.ask(ListRevisions(who))
-    if context.json:
-        output.print_json(revisions)
-    elif context.quiet:
-        output.print_lines(str(revision.number) for revision in revisions)
-    else:
-        names = {view.node.id: view.node.description.hostname for view in context.ask(ListNodes())}
-        rows = [
-            (str(r.number), _time(r.created_at), names.get(NodeId(r.author)) or r.author, r.note, runs_text(r.spec))
-            for r in revisions
-        ]
-        output.print_table(("REVISION", "CREATED", "BY", "CHANGE", "RUNS"), rows)
+    context.show(
+        revisions, (str(revision.number) for revision in revisions), lambda: _print_history(context, revisions)
+    )
+
+
+def _print_history(context: Context, revisions: Iterable[Revision]) -> None:
+    names = {view.node.id: view.node.description.hostname for view in context.ask(ListNodes())}
+    rows = [
+        (str(r.number), _time(r.created_at), names.get(NodeId(r.author)) or r.author, r.note, runs_text(r.spec))
+        for r in revisions
+    ]
+    output.print_table(("REVISION", "CREATED", "BY", "CHANGE", "RUNS"), rows)
 
 
 def why(context: Context, who: str) -> None:
@@ -377,19 +348,26 @@ def logs(context: Context, who: str, follow: bool, tail: str, since: str | None,
     try:
         for item in context.stream(FollowLogs(who, follow=follow, tail=wanted, since=start)):
             if context.json:
-                output.print_json(item)
-                continue
-            if item.line is None:
+                output.print_json_line(item)
+            elif item.line is None:
                 output.note(f"note: {item.note}")
-                continue
-            target = sys.stderr if item.line.stream.value == "stderr" else sys.stdout
-            stamp = f"{_time(item.line.at)} " if timestamps else ""
-            target.write(f"{stamp}{item.task_name}@{item.node_name} | {item.line.data.decode(errors='replace')}\n")
-            target.flush()
+            else:
+                _print_line(item.task_name, item.node_name, item.line, timestamps)
+            if not output.deliver():
+                return
     except SwarmError as error:
         fail(error)
     except KeyboardInterrupt:
         stop("interrupted", Exit.FAILED)
+
+
+def _print_line(task_name: str, node_name: str, line: TaskLogLine, timestamps: bool) -> None:
+    stamp = f"{_time(line.at)} " if timestamps else ""
+    text = f"{stamp}{task_name}@{node_name} | {line.data.decode(errors='replace')}"
+    if line.stream is Stream.STDERR:
+        output.note(text)
+    else:
+        output.print_lines([text])
 
 
 def _instant(text: str, now: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from swarm.commands import output
 from swarm.commands.context import Context
-from swarm.commands.services import print_tasks, state_text
+from swarm.commands.task_table import print_tasks, state_text
 from swarm.wire.messages.control import GetTask, ListTasks, TaskView
 
 
@@ -19,15 +19,9 @@ def list_tasks(context: Context, service: str, node: str, all: bool, now: float)
 def inspect(context: Context, names: Sequence[str], now: float) -> None:
     """Everything that is known of tasks."""
     views = [context.ask(GetTask(name)) for name in names]
-    if context.json:
-        output.print_json(views)
-    elif context.quiet:
-        output.print_lines(view.task.id for view in views)
-    else:
-        for number, view in enumerate(views):
-            if number:
-                output.print_lines([""])
-            output.print_fields(_fields(view, now))
+    context.show(
+        views, (view.task.id for view in views), lambda: output.print_sections(_fields(view, now) for view in views)
+    )
 
 
 def _fields(view: TaskView, now: float) -> Iterable[tuple[str, str]]:

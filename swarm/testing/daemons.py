@@ -31,7 +31,7 @@ class LocalCluster:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of `swarm ARGUMENTS`."""
-        return [sys.executable, "-m", "swarm.cli", *arguments]
+        return [sys.executable, "-m", "swarm", *arguments]
 
     def attempt(
         self, *arguments: str, node: str = "", env: dict[str, str] | None = None, stdin: str = ""

@@ -82,9 +82,7 @@ class LocalClient:
         except TimeoutError:
             self._mux.cancel(call, "the caller gave up")
             self._flush()
-            raise AskTimeout(
-                f"the daemon at {self.path} did not answer {declared.tag} within {timeout_s:g} s"
-            ) from None
+            raise AskTimeout(f"the daemon at {self.path} did not answer within {timeout_s:g} s") from None
 
     def stream(self, request: Subscribe[T], *, window: int = 64, timeout_s: float | None = None) -> Iterator[T]:
         """The items, until the far side ends it; `SwarmError` when it fails.
@@ -104,7 +102,7 @@ class LocalClient:
                 elif isinstance(event, Ended):
                     return
         except TimeoutError:
-            raise AskTimeout(f"{declared.tag} did not end within {timeout_s:g} s") from None
+            raise AskTimeout(f"not done within {timeout_s:g} s") from None
         finally:
             if self._mux.cancel(call, "the caller gave up") and self._socket is not None:
                 self._flush()

@@ -77,7 +77,7 @@ class RemoteRef:
             answer = await connection.answer_to(ASK, declared.tag, body, time_left_s=left, chain=chain)
             value: R = decode_reply(declared, answer)
             return value
-        raise AskTimeout(f"{self.name} of {self.link} did not answer {declared.tag} in time ({timeout_s:g} s)")
+        raise AskTimeout(f"{self.link} did not answer in time ({timeout_s:g} s)")
 
     def stream(self, request: Subscribe[T], *, window: int = DEFAULT_WINDOW) -> RemoteStream[T]:
         """A stream for as long as the context lasts; leaving it ends it on the far side."""

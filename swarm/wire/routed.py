@@ -71,7 +71,7 @@ class RoutedRef:
         with trio.CancelScope(deadline=deadline):
             leader = await self._to_leader(declared)
             return await leader.ask(request, timeout_s=deadline - trio.current_time())
-        raise AskTimeout(f"no way to the leader for {declared.tag} in time ({timeout_s:g} s)")
+        raise AskTimeout(f"no way to the leader was found in time ({timeout_s:g} s)")
 
     def stream(self, request: Subscribe[T], *, window: int = DEFAULT_WINDOW) -> AbstractAsyncContextManager[Inlet[T]]:
         """A stream for as long as the context lasts; it fails when leadership moves away."""

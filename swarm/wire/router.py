@@ -48,6 +48,16 @@ FAREWELL_S: Final = 1.0
 RETRY_S: Final = 0.01
 """Between two looks for the leader: an election on a good day takes ten of them."""
 
+WORKER_TEXT: Final = (
+    "this node is a worker; what concerns the whole cluster is answered on managers: run the command there"
+)
+
+
+def about(declared: WireMessage) -> dict[str, str]:
+    """An error's details for developers; its text speaks to users, who know commands and no messages."""
+    return {"message": declared.tag}
+
+
 LeaderLink: TypeAlias = Callable[[], Awaitable[Link]]
 
 _KINDS: Final[dict[type, frozenset[int]]] = {
@@ -127,22 +137,23 @@ class Router:
         if actor is not None:
             return actor
         if declared.at is At.NODE or self.me.role is PeerRole.MANAGER:
-            what = f"{declared.to!r} does not run on this node now: it is starting or stopping; try again"
+            text = "this node cannot answer that now: it is starting or stopping; try again"
         else:
-            what = f"{declared.to!r} runs on managers, and this node is none"
-        raise SwarmError(ErrorCode.UNAVAILABLE, f"{declared.tag} cannot be answered: {what}")
+            text = WORKER_TEXT
+        raise SwarmError(ErrorCode.UNAVAILABLE, text, about(declared))
 
     async def leader_link(self, declared: WireMessage) -> Link:
         """The link to the leader; NOT_LEADER or UNAVAILABLE say why there is none."""
         if self._leader_link is None:
-            text = f"{declared.tag} is answered by the leader, and this node is no manager: ask one"
-            raise SwarmError(ErrorCode.NOT_LEADER, text)
+            starting = self.me.role is PeerRole.MANAGER
+            text = "this manager is starting or stopping and knows no leader" if starting else WORKER_TEXT
+            raise SwarmError(ErrorCode.NOT_LEADER, text, about(declared))
         try:
             with trio.fail_after(LEADER_LINK_S):
                 return await self._leader_link()
         except (DialError, trio.TooSlowError) as error:
-            text = f"{declared.tag} is answered by the leader, which cannot be reached: {error or 'no answer in time'}"
-            raise SwarmError(ErrorCode.UNAVAILABLE, text) from error
+            text = f"the leader cannot be reached: {error or 'no answer in time'}"
+            raise SwarmError(ErrorCode.UNAVAILABLE, text, about(declared)) from error
 
     # --- what peers ask ---------------------------------------------------------------------------------------------
     async def serve(self, link: Link) -> str:
@@ -163,8 +174,8 @@ class Router:
         """What the peer is told of a bug; the log has the rest under the same number."""
         number = self._entropy.new()[:10]
         log.error("incident %s while answering %s", number, tag, exc_info=bug)
-        text = f"{tag} met a bug on this node; its log has the details under incident {number}"
-        return SwarmError(ErrorCode.INTERNAL, text, {"incident": number})
+        text = f"a bug was met while this was answered; the log of node {self.me.node_id} has the details: incident {number}"
+        return SwarmError(ErrorCode.INTERNAL, text, {"incident": number, "message": tag})
 
     def _route(self, incoming: Incoming) -> None:
         opened = incoming.open
@@ -185,9 +196,7 @@ class Router:
             raise SwarmError(ErrorCode.INVALID, f"{opened.tag} cannot be sent as {CALL_NAMES[opened.kind]}")
         if declared.at is At.LEADER and not self.leading and not _asks_for_stale(declared, opened.body):
             if forwarded is not None:
-                raise SwarmError(
-                    ErrorCode.NOT_LEADER, f"{opened.tag} came to this manager, which does not lead any more"
-                )
+                raise SwarmError(ErrorCode.NOT_LEADER, "this manager does not lead any more", about(declared))
             self._nursery.start_soon(self._forward, declared, incoming, peer, address)
             return
         self._here(declared, incoming, peer, address, movable=declared.at is At.LEADER and forwarded is None)
@@ -273,7 +282,7 @@ class Router:
                         return
                 await trio.sleep(RETRY_S)
         if scope.cancelled_caught:
-            incoming.fail(AskTimeout(f"the leader did not answer {declared.tag} in time"))
+            incoming.fail(AskTimeout("the leader did not answer in time"))
 
     async def _forwarded(
         self, link: Link, declared: WireMessage, incoming: Incoming, peer: Peer, address: str, give_up_at: float
@@ -288,8 +297,8 @@ class Router:
             with scope:
                 await self._ask_leader(link, declared, incoming, relay, options)
             if scope.cancelled_caught:
-                text = f"leadership moved while {declared.tag} was under way; whether it was acted on is not known"
-                raise SwarmError(ErrorCode.UNAVAILABLE, f"{text}: look before repeating it")
+                text = "leadership moved while this was under way; whether it was acted on is not known"
+                raise SwarmError(ErrorCode.UNAVAILABLE, f"{text}: look before repeating it", about(declared))
         except SwarmError as refusal:
             undone = refusal.code is ErrorCode.NOT_LEADER
             read = declared.may_be_stale and refusal.code is ErrorCode.UNAVAILABLE

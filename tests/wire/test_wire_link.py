@@ -199,7 +199,7 @@ async def ask_one(link: Link, session: str) -> None:
 async def test_an_ask_times_out_and_the_far_job_is_told(autojump_clock: Clock) -> None:
     async with pair() as (manager, _, link):
         before = trio.current_time()
-        with pytest.raises(AskTimeout, match="dispatcher of manager m1"):
+        with pytest.raises(AskTimeout, match=r"manager m1 .* did not answer in time"):
             await link.ref("dispatcher").ask(Heartbeat("keep"), timeout_s=3)
         assert trio.current_time() - before == pytest.approx(3)
         await settle()
