@@ -1,14 +1,86 @@
-"""Where the byte streams under TLS come from: TCP here, a simulation elsewhere."""
+"""Where the byte streams under TLS come from: TCP here, a simulation elsewhere; and how bytes pass through them fastest.
+
+A trio stream tries, waits and gives way at each call. Where it is a socket, a `Carrier` waits first and reads once, and hands
+bytes to the kernel without giving way: each turn of the loop that is saved is a twentieth of a millisecond of a write's time.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+import os
+from typing import Final, Protocol, TypeAlias
 
 import trio
 
 from swarm.wire.addresses import join_address
 
 ByteStream: TypeAlias = trio.abc.Stream
+RECEIVE_BYTES: Final = 64 * 1024
+"""Bytes read at once."""
+
+
+class Carrier(Protocol):
+    """How TLS moves bytes over a stream."""
+
+    def send_now(self, data: bytes) -> int:
+        """How many of these bytes are on their way, without waiting; `trio.BrokenResourceError`."""
+        ...
+
+    async def receive(self) -> bytes:
+        """What arrives next, empty at the end. Always gives way to other tasks."""
+        ...
+
+
+class StreamCarrier:
+    """Over any stream."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    def send_now(self, data: bytes) -> int:
+        """A stream cannot be tried."""
+        return 0
+
+    async def receive(self) -> bytes:
+        """As the stream has it."""
+        return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+
+
+class SocketCarrier:
+    """Over a socket, which trio has made non-blocking."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = stream.socket
+
+    def send_now(self, data: bytes) -> int:
+        """What fits into the kernel's buffer."""
+        try:
+            return os.write(self._open(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+
+    async def receive(self) -> bytes:
+        """Wait, then read."""
+        while True:
+            await trio.lowlevel.wait_readable(self._open())
+            try:
+                return os.read(self._open(), RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+
+    def _open(self) -> int:
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError("this socket was already closed")
+        return descriptor
+
+
+def carrier(stream: ByteStream) -> Carrier:
+    """The fastest one for a stream."""
+    return SocketCarrier(stream) if isinstance(stream, trio.SocketStream) else StreamCarrier(stream)
 
 
 class Streams(Protocol):

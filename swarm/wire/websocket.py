@@ -22,122 +22,23 @@ from swarm.ports.net import DialError, Listener, Transport, TransportClosed
 from swarm.wire.addresses import split_address
 from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX
 from swarm.wire.reasons import handshake_reason, os_reason
-from swarm.wire.streams import ByteStream, Streams, TcpStreams
+from swarm.wire.streams import RECEIVE_BYTES, ByteStream, Streams, TcpStreams
 from swarm.wire.tls import client_context, explain, peer_of_stream, server_context
+from swarm.wire.tls_stream import TlsStream
+from swarm.wire.websocket_transport import LibrarySide, WebsocketTransport
 
 HANDSHAKE_S: Final = 10.0
 """A peer that connects has this long for TLS and for the websocket request; slow links need 3 round trips."""
 HANDSHAKES_MAX: Final = 256
 """Handshakes under way at once on one port; more connections wait in the kernel's backlog."""
-CLOSE_S: Final = 2.0
-"""For the closing handshake; a peer that does not read is cut off after it."""
 LINGER_S: Final = 1.0
 """After a failed handshake, so that the alert reaches the peer instead of a reset."""
 ACCEPT_RETRY_S: Final = 0.1
 """After a failed accept."""
-RECEIVE_BYTES: Final = 64 * 1024
-"""Bytes read at once; the library's 4 KiB would cost 16 turns of the loop a chunk."""
 RESOURCE: Final = "/swarm/1"
 
 
-class _Watched(trio.abc.Stream):
-    """A TLS stream that remembers how it ended and tells at once: the websocket library does not, during its handshake."""
-
-    def __init__(self, stream: trio.SSLStream[ByteStream]) -> None:
-        self._stream = stream
-        self.error: BaseException | None = None
-        self.on_end: Callable[[], object] = lambda: None
-
-    def _ended(self, error: BaseException | None) -> None:
-        self.error = self.error or error
-        self.on_end()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        try:
-            data = bytes(await self._stream.receive_some(max_bytes))
-        except trio.BrokenResourceError as error:
-            self._ended(error.__cause__)
-            raise
-        if not data:
-            self._ended(None)
-        return data
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def step_aside(self) -> None:
-        """The handshake is over: what is read and sent now need not pass through here."""
-        self.on_end = lambda: None
-        self.receive_some = self._stream.receive_some  # type: ignore[assignment, method-assign]
-        self.send_all = self._stream.send_all  # type: ignore[method-assign]
-
-
-class WebsocketTransport:
-    """One connection, as `ports.net.Transport`."""
-
-    def __init__(
-        self, connection: trio_websocket.WebSocketConnection, stream: _Watched, peer: Peer, remote_address: str
-    ) -> None:
-        self._connection = connection
-        self._stream = stream
-        self._peer = peer
-        self._remote_address = remote_address
-        self.released = trio.Event()
-        """Set once nobody uses it any more: its task ends then."""
-
-    @property
-    def peer(self) -> Peer:
-        """From the certificate, fixed for the life of the connection."""
-        return self._peer
-
-    @property
-    def remote_address(self) -> str:
-        """host:port of the other side as seen here."""
-        return self._remote_address
-
-    async def send(self, data: bytes) -> None:
-        """One binary message. A cancelled send leaves half a TLS record: only close after that."""
-        try:
-            await self._connection.send_message(data)
-        except trio_websocket.ConnectionClosed as closed:
-            raise self._closed(closed) from closed
-
-    async def receive(self) -> bytes:
-        """The next binary message."""
-        try:
-            message = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed as closed:
-            raise self._closed(closed) from closed
-        if isinstance(message, str):
-            raise TransportClosed(f"{self._remote_address} sent a text message")
-        return message
-
-    def _closed(self, closed: trio_websocket.ConnectionClosed) -> TransportClosed:
-        why = explain(self._stream.error)
-        reason = closed.reason
-        if not why and reason is not None and reason.reason:
-            why = reason.reason
-        if not why:
-            why = "closed" if reason is not None and reason.code == 1000 else "the connection broke off"
-        return TransportClosed(f"{self._remote_address}: {why}")
-
-    async def aclose(self) -> None:
-        """Close in order for `CLOSE_S`, then by force."""
-        try:
-            with trio.move_on_after(CLOSE_S):
-                await self._connection.aclose()
-        finally:
-            self.released.set()
-            await trio.aclose_forcefully(self._stream)
-
-
-_Upgrade: TypeAlias = Callable[[trio.Nursery, _Watched], Awaitable[trio_websocket.WebSocketConnection]]
+_Upgrade: TypeAlias = Callable[[trio.Nursery, LibrarySide], Awaitable[trio_websocket.WebSocketConnection]]
 
 
 class WebsocketNet:
@@ -195,7 +96,7 @@ class WebsocketNet:
         if self._server is None:
             raise TransportClosed("this node has no certificate yet")
         address = self._streams.remote_address(raw)
-        stream = trio.SSLStream(raw, self._server, server_side=True, https_compatible=True)
+        stream = TlsStream(raw, self._server, server_side=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
@@ -204,16 +105,16 @@ class WebsocketNet:
         peer = _peer_of(stream)
         limit = ANONYMOUS_MESSAGE_BYTES_MAX if peer.role is PeerRole.ANONYMOUS else MESSAGE_BYTES_MAX
 
-        async def upgrade(nursery: trio.Nursery, watched: _Watched) -> trio_websocket.WebSocketConnection:
+        async def upgrade(nursery: trio.Nursery, side: LibrarySide) -> trio_websocket.WebSocketConnection:
             request = await trio_websocket.wrap_server_stream(
-                nursery, watched, max_message_size=limit, receive_buffer_size=RECEIVE_BYTES
+                nursery, side, max_message_size=limit, receive_buffer_size=RECEIVE_BYTES
             )
             if request.path != RESOURCE:
                 await request.reject(404, body=b"this is the port of a swarm manager\n")
                 raise TransportClosed(f"{address}: asked for {request.path!r}")
             return await request.accept()
 
-        return await self._carried(_Watched(stream), peer, address, upgrade)
+        return await self._carried(stream, False, peer, address, limit, upgrade)
 
     # --- dialling ---------------------------------------------------------------------------------------------------
     async def dial(self, address: str, *, anonymous: bool = False, timeout_s: float) -> Transport:
@@ -241,7 +142,7 @@ class WebsocketNet:
                 await trio.aclose_forcefully(raw)
 
     async def _dial(self, raw: ByteStream, context: ssl.SSLContext, address: str) -> WebsocketTransport:
-        stream = trio.SSLStream(raw, context, https_compatible=True)
+        stream = TlsStream(raw, context)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
@@ -253,40 +154,46 @@ class WebsocketNet:
         if context.verify_mode is not ssl.CERT_NONE and peer.role is not PeerRole.MANAGER:
             raise TransportClosed("its certificate is not a manager's; nodes connect to managers only")
 
-        async def upgrade(nursery: trio.Nursery, watched: _Watched) -> trio_websocket.WebSocketConnection:
+        async def upgrade(nursery: trio.Nursery, side: LibrarySide) -> trio_websocket.WebSocketConnection:
             return await trio_websocket.wrap_client_stream(
                 nursery,
-                watched,  # type: ignore[arg-type]  # the library needs any stream, its annotation names two
+                side,  # type: ignore[arg-type]  # the library needs any stream, its annotation names two
                 address,
                 RESOURCE,
                 max_message_size=MESSAGE_BYTES_MAX,
                 receive_buffer_size=RECEIVE_BYTES,
             )
 
-        return await self._carried(_Watched(stream), peer, address, upgrade)
+        return await self._carried(stream, True, peer, address, MESSAGE_BYTES_MAX, upgrade)
 
     # --- both -------------------------------------------------------------------------------------------------------
-    async def _carried(self, stream: _Watched, peer: Peer, address: str, upgrade: _Upgrade) -> WebsocketTransport:
-        transport: WebsocketTransport = await self._nursery.start(self._carry, stream, peer, address, upgrade)
+    async def _carried(
+        self, stream: TlsStream, is_client: bool, peer: Peer, address: str, limit: int, upgrade: _Upgrade
+    ) -> WebsocketTransport:
+        args = (stream, is_client, peer, address, limit, upgrade)
+        transport: WebsocketTransport = await self._nursery.start(self._carry, *args)
         return transport
 
     async def _carry(
         self,
-        stream: _Watched,
+        stream: TlsStream,
+        is_client: bool,
         peer: Peer,
         address: str,
+        limit: int,
         upgrade: _Upgrade,
         *,
         task_status: trio.TaskStatus[WebsocketTransport],
     ) -> None:
         transport: WebsocketTransport | None = None
         refused: BaseException | None = None
+        side = LibrarySide(stream, is_client=is_client)
         try:
             async with trio.open_nursery() as nursery:
-                stream.on_end = nursery.cancel_scope.cancel
-                connection = await upgrade(nursery, stream)
-                stream.step_aside()
-                transport = WebsocketTransport(connection, stream, peer, address)
+                side.on_end = nursery.cancel_scope.cancel
+                connection = await upgrade(nursery, side)
+                side.on_end = lambda: None
+                transport = WebsocketTransport(connection, stream, side, peer, address, limit)
                 task_status.started(transport)
                 await transport.released.wait()
                 nursery.cancel_scope.cancel()
@@ -298,7 +205,7 @@ class WebsocketNet:
         if transport is None:
             if isinstance(refused, TransportClosed):
                 raise refused
-            raise TransportClosed(explain(stream.error) or handshake_reason(refused)) from refused
+            raise TransportClosed(explain(side.error) or handshake_reason(refused)) from refused
 
 
 class WebsocketListener:
@@ -364,29 +271,26 @@ async def open_net(
             nursery.cancel_scope.cancel()
 
 
-async def _send_alert(stream: trio.SSLStream[ByteStream]) -> None:
+async def _send_alert(stream: TlsStream) -> None:
     """Give the peer the TLS alert of a handshake that failed here, so that it can say why.
 
-    Trio marks the stream broken and leaves the alert in its outgoing buffer, which is private; without that attribute the
-    peer sees the connection end and guesses. The rest of what it sends is read, so that the alert is not lost to a reset.
+    The rest of what it sends is read, so that the alert is not lost to a reset.
     """
-    alert = getattr(stream, "_outgoing", None)
     with trio.move_on_after(LINGER_S):
         try:
-            if alert is not None and alert.pending:
-                await stream.transport_stream.send_all(alert.read())
-            if isinstance(stream.transport_stream, trio.abc.HalfCloseableStream):
-                await stream.transport_stream.send_eof()
-            while await stream.transport_stream.receive_some(RECEIVE_BYTES):
+            await stream.send_alert()
+            if isinstance(stream.raw, trio.abc.HalfCloseableStream):
+                await stream.raw.send_eof()
+            while await stream.raw.receive_some(RECEIVE_BYTES):
                 pass
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
     await trio.aclose_forcefully(stream)
 
 
-def _peer_of(stream: trio.SSLStream[ByteStream]) -> Peer:
+def _peer_of(stream: TlsStream) -> Peer:
     try:
-        return peer_of_stream(stream)  # type: ignore[arg-type]  # trio passes on the methods of its SSLObject
+        return peer_of_stream(stream.session)
     except CertificateError as error:
         raise TransportClosed(str(error)) from error
 

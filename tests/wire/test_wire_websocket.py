@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio_websocket
 from certs import DAY_S, TestCluster
+from wsproto.frame_protocol import FrameProtocol
 
 from swarm.ca.credentials import Credentials
 from swarm.ca.identity import ANONYMOUS, PeerRole
@@ -15,7 +17,10 @@ from swarm.ports.net import DialError, Listener, Transport, TransportClosed
 from swarm.wire import websocket
 from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX
 from swarm.wire.streams import TcpStreams
+from swarm.wire.tls import client_context
+from swarm.wire.tls_stream import TlsStream
 from swarm.wire.websocket import WebsocketListener, WebsocketNet, open_net
+from swarm.wire.websocket_transport import CLOSE_S, LibrarySide
 
 pytestmark = pytest.mark.integration
 
@@ -117,7 +122,7 @@ async def test_a_foreign_client_is_refused_and_told_why() -> None:
 
 
 async def test_without_the_alert_the_dialler_still_gets_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def close_only(stream: trio.SSLStream[trio.abc.Stream]) -> None:
+    async def close_only(stream: TlsStream) -> None:
         await trio.aclose_forcefully(stream)
 
     monkeypatch.setattr(websocket, "_send_alert", close_only)
@@ -188,5 +193,92 @@ async def test_closing_on_a_peer_that_does_not_read_is_bounded() -> None:
         with trio.move_on_after(0.5):
             while True:
                 await near.send(bytes(1 << 20))
-        with trio.fail_after(websocket.CLOSE_S + 2):
+        with trio.fail_after(CLOSE_S + 2):
             await near.aclose()
+
+
+async def test_any_websocket_client_is_served_with_pings_fragments_and_closing() -> None:
+    async with served() as (_, listener):
+        host, port = listener.address.rsplit(":", 1)
+        stream = TlsStream(
+            await trio.open_tcp_stream(host, int(port)), client_context(HERE.root_only(), anonymous=True)
+        )
+        await stream.do_handshake()
+        async with trio.open_nursery() as nursery:
+            client = await trio_websocket.wrap_client_stream(nursery, stream, listener.address, "/swarm/1")  # type: ignore[arg-type]
+            far = await listener.accept()
+            await client.send_message(b"one")
+            assert await far.receive() == b"one"
+            async with trio.open_nursery() as reading:
+                got: list[bytes] = []
+
+                async def read_two() -> None:
+                    got.extend([await far.receive(), await far.receive()])
+
+                reading.start_soon(read_two)
+                with trio.fail_after(5):
+                    await client.ping(b"are you there")
+                frames = FrameProtocol(True, [])
+                await stream.send_all(bytes(frames.send_data(b"in ", fin=False)) + bytes(frames.send_data(b"parts")))
+                await client.send_message(b"two")
+            assert got == [b"in parts", b"two"]
+            await far.send(b"three")
+            assert await client.get_message() == b"three"
+            nursery.start_soon(client.aclose, 1001, "going home")
+            with pytest.raises(TransportClosed, match="going home"):
+                await far.receive()
+            with pytest.raises(TransportClosed, match="going home"):
+                await far.send(b"late")
+            await far.aclose()
+        await trio.aclose_forcefully(stream)
+
+
+async def test_a_text_message_ends_the_connection_with_the_reason() -> None:
+    async with served() as (_, listener):
+        host, port = listener.address.rsplit(":", 1)
+        stream = TlsStream(
+            await trio.open_tcp_stream(host, int(port)), client_context(HERE.root_only(), anonymous=True)
+        )
+        await stream.do_handshake()
+        async with trio.open_nursery() as nursery:
+            client = await trio_websocket.wrap_client_stream(nursery, stream, listener.address, "/swarm/1")  # type: ignore[arg-type]
+            far = await listener.accept()
+            await client.send_message("text")
+            with pytest.raises(TransportClosed, match="a text message"):
+                await far.receive()
+            nursery.start_soon(far.aclose)
+            with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                await client.get_message()
+            assert caught.value.reason is not None
+            assert caught.value.reason.code == 1003
+            await client.aclose()
+        await trio.aclose_forcefully(stream)
+
+
+async def test_messages_that_come_with_the_head_of_the_handshake_are_not_lost() -> None:
+    for is_client in (True, False):
+        status = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
+        head = status if is_client else b"GET /swarm/1 HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+        whole = head + b"frames"
+        for cut, unread in ((1, b"frames"), (len(head) - 2, b"frames"), (len(head), b""), (len(head) + 3, b"fra")):
+            side = LibrarySide(Pieces([whole[:cut], whole[cut:]]), is_client=is_client)  # type: ignore[arg-type]
+            given = b""
+            while len(given) < len(head):
+                given += await side.receive_some()
+            assert given == head
+            assert side.unread == unread
+            assert not side.is_handed_back
+    refused = LibrarySide(Pieces([b"HTTP/1.1 404 Not Found\r\n\r\nbo", b"dy"]), is_client=True)  # type: ignore[arg-type]
+    assert await refused.receive_some() == b"HTTP/1.1 404 Not Found\r\n\r\nbo"
+    assert await refused.receive_some() == b"dy"
+
+
+class Pieces:
+    """A stream of which only reading is asked."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    async def receive_some(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._pieces.pop(0)
