@@ -154,7 +154,7 @@ def _target_of(view: Snapshot, who: str) -> _Target:
 
 def _task_name(view: Snapshot, task: Task) -> str:
     named = task_view(view, task)
-    return f"{named.service_name}.{task.slot or named.node_name}.{task.id[:8]}"
+    return f"{named.name}.{task.id[:8]}"
 
 
 def _listed(names: dict[TaskId, str]) -> str:

@@ -102,6 +102,11 @@ def print_lines(lines: Iterable[str]) -> None:
     write("".join(f"{line}\n" for line in lines))
 
 
+def tasks(count: int) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{count} task{'' if count == 1 else 's'}"
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Columns as wide as their widest cell, two blanks apart."""
     table = [tuple(header), *(tuple(row) for row in rows)]

@@ -89,7 +89,7 @@ def wait_for_service(context: Context, service: Service, wait: Wait, removal: bo
 
 def _service_line(name: str, progress: ServiceProgress, removal: bool) -> str:
     if removal:
-        return f"{name}: removed" if progress.removed else f"{name}: {progress.stopping} tasks still to stop"
+        return f"{name}: removed" if progress.removed else f"{name}: {output.tasks(progress.stopping)} still to stop"
     counts = f"{progress.running}/{progress.desired}"
     if progress.converged:
         return f"{name}: {counts} converged"
@@ -107,14 +107,14 @@ def wait_for_drain(context: Context, node: Node, wait: Wait) -> None:
         for last in _items(context, WatchDrain(node.id), wait):
             blocked = "".join(f", {text}" for text in last.blocked[:2])
             display.show(
-                f"{name}: drained" if last.converged else f"{name}: {last.remaining} tasks still here{blocked}"
+                f"{name}: drained" if last.converged else f"{name}: {output.tasks(last.remaining)} still here{blocked}"
             )
             if last.converged:
                 break
     except TimeoutError:
         display.end()
-        remaining = last.remaining if last is not None else "all"
-        stop(f"{name} not drained after {wait.timeout_s:g} s: {remaining} tasks still there", Exit.NOT_CONVERGED)
+        remaining = output.tasks(last.remaining) if last is not None else "all tasks"
+        stop(f"{name} not drained after {wait.timeout_s:g} s: {remaining} still there", Exit.NOT_CONVERGED)
     except KeyboardInterrupt:
         display.end()
         stop("stopped waiting; the node goes on draining", Exit.NOT_CONVERGED)

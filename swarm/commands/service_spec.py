@@ -134,16 +134,22 @@ def _values(flags: Flags, key: str) -> list[str]:
 def _listed(
     flags: Flags, key: str, stored: Sequence[T], parse_one: Callable[[str], T], name_of: Callable[[T], str]
 ) -> tuple[T, ...]:
-    """The stored list with `--KEY-rm` taken out by name and `--KEY[-add]` put in, the same name replaced in place."""
+    """The stored list with `--KEY-rm` taken out by name and `--KEY[-add]` put in, the same name replaced in place.
+
+    Two different entries of one name in one command are an error: one of them would be dropped in silence.
+    """
+    flag = f"--{key.replace('_', '-')}"
     gone = set(flags.get(f"{key}_rm", ()))
     unknown = gone - {name_of(item) for item in stored}
     if unknown:
-        raise ValueError(f"--{key.replace('_', '-')}-rm {sorted(unknown)[0]}: there is no such entry")
-    kept = {name_of(item): item for item in stored if name_of(item) not in gone}
+        raise ValueError(f"{flag}-rm {sorted(unknown)[0]}: there is no such entry")
+    typed: dict[str, T] = {}
     for text in _values(flags, key):
         item = parse_one(text)
-        kept[name_of(item)] = item
-    return tuple(kept.values())
+        if typed.setdefault(name_of(item), item) != item:
+            raise ValueError(f"{flag} {text}: {name_of(item)} is given twice, with different values")
+    kept = {name_of(item): item for item in stored if name_of(item) not in gone}
+    return tuple({**kept, **typed}.values())
 
 
 def _mapping(flags: Flags, key: str, stored: Labels) -> Labels:

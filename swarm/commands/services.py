@@ -10,13 +10,14 @@ from swarm.commands import output
 from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
 from swarm.commands.parse import duration_s
 from swarm.commands.progress import Wait, wait_for_service
+from swarm.commands.service_fields import ports_text, spec_fields
 from swarm.commands.service_spec import changed_spec, mode_name, new_spec, scaled_spec
 from swarm.commands.task_table import print_tasks
 from swarm.executors.base import Stream
 from swarm.model.ids import Instant, NodeId, RevisionNumber
 from swarm.model.objects import Revision
 from swarm.model.specs import ContainerSpec, GenericSpec, ProcessSpec, ServiceSpec
-from swarm.model.states import RestartCondition, UpdateState
+from swarm.model.states import UpdateState
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import (
@@ -215,11 +216,6 @@ def runs_text(spec: ServiceSpec) -> str:
             return kind
 
 
-def ports_text(spec: ServiceSpec) -> str:
-    """`8080:80/tcp, ...`."""
-    return ", ".join(f"{port.published or '*'}:{port.target}/{port.protocol.value}" for port in spec.ports)
-
-
 def tasks(context: Context, names: Sequence[str], all: bool, now: float) -> None:
     """The tasks of services, newest first in each slot."""
     views = [view for name in names for view in context.ask(ListTasks(service=name, all=all))]
@@ -238,8 +234,7 @@ def inspect(context: Context, names: Sequence[str]) -> None:
 
 def _service_fields(view: ServiceView) -> Iterable[tuple[str, str]]:
     service = view.service
-    spec, task = service.spec, service.spec.task
-    limits, reserved = task.resources.limits, task.resources.reservations
+    spec = service.spec
     yield "ID", service.id
     yield "Name", spec.name
     yield "Labels", ", ".join(f"{key}={value}" for key, value in spec.labels.items())
@@ -251,46 +246,9 @@ def _service_fields(view: ServiceView) -> Iterable[tuple[str, str]]:
     if service.update_status is not None:
         state = service.update_status.state
         words = state.name.lower().replace("_", " ") if state is not UpdateState.UNKNOWN else ""
-        yield "Update", f"{words}: {service.update_status.message}".strip(": ")
-    runtime = task.runtime
-    if isinstance(runtime, ContainerSpec):
-        yield "Image", runtime.image
-        yield "Entrypoint", " ".join(runtime.command)
-        yield "Arguments", " ".join(runtime.args)
-        yield "Network", runtime.network.value
-        yield "Mounts", ", ".join(f"{m.type.value} {m.source}:{m.target}" for m in runtime.mounts)
-    if isinstance(runtime, ProcessSpec):
-        yield "Command", " ".join(runtime.command)
-    if isinstance(runtime, ProcessSpec | ContainerSpec):
-        yield "Environment", ", ".join(runtime.env)
-        yield "Directory", runtime.dir
-        yield "User", runtime.user
-        yield "Stop", f"{runtime.stop_signal or 'SIGTERM'}, grace {_seconds(runtime.stop_grace_s, 10.0)}"
-    yield "Ports", ports_text(spec)
-    yield "CPU", _range(reserved.nano_cpus / 1e9, limits.nano_cpus / 1e9, lambda cores: f"{cores:g}")
-    yield "Memory", _range(reserved.memory_bytes, limits.memory_bytes, lambda amount: output.size(int(amount)))
-    yield "Constraints", ", ".join(task.placement.constraints)
-    yield "Spread over", ", ".join(task.placement.preferences)
-    restart = task.restart
-    attempts = f", at most {restart.max_attempts} times" if restart.max_attempts else ""
-    if restart.condition is RestartCondition.NONE:
-        yield "Restart", "never"
-    else:
-        yield "Restart", f"{restart.condition.value}, after {restart.delay_s:g} s{attempts}"
-    if spec.update is not None:
-        yield (
-            "Updates",
-            f"{spec.update.parallelism} at a time, {spec.update.order.value}, {spec.update.failure_action.value} on failure",
-        )
-
-
-def _range(reserved: float, limit: float, show: Callable[[float], str]) -> str:
-    parts = [f"reserved {show(reserved)}"] if reserved else []
-    return ", ".join([*parts, f"at most {show(limit)}"] if limit else parts)
-
-
-def _seconds(value: float | None, default: float) -> str:
-    return f"{default if value is None else value:g} s"
+        message = service.update_status.message
+        yield "Update", message if words in message else f"{words}: {message}".strip(": ")
+    yield from spec_fields(spec)
 
 
 def _time(instant: float) -> str:
@@ -322,11 +280,19 @@ def why(context: Context, who: str) -> None:
         return
     spec = answer.view.service.spec
     lines = [f"{spec.name}: {replicas_text(answer.view)} running, {mode_name(spec.mode)}"]
+    lines += [f"  {note}" for note in answer.notes]
+    explained: dict[tuple[tuple[str, ...], str], str] = {}
     for slot in answer.slots:
-        task = slot.task.task
-        name = f"{spec.name}.{task.slot or slot.task.node_name}"
-        where = f"{task.status.state.name.lower()} on {slot.task.node_name}" if slot.task.node_name else "not placed"
+        name = slot.task.name
+        state = slot.task.task.status.state.name.lower()
+        where = f"{state} on {slot.task.node_name}" if slot.task.node_name else "not placed"
         lines.append(f"  {name}  {where}: {slot.text}")
+        if not slot.nodes and not slot.advice:
+            continue
+        same = explained.setdefault((slot.nodes, slot.advice), name)
+        if same != name:
+            lines.append(f"      as for {same}")
+            continue
         lines += [f"      {verdict}" for verdict in slot.nodes]
         if slot.advice:
             lines.append(f"      to place it: {slot.advice}")

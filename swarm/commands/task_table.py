@@ -18,15 +18,13 @@ def print_tasks(context: Context, views: Iterable[TaskView], now: float) -> None
 
 def _print_table(views: Iterable[TaskView], now: float) -> None:
     rows = []
-    previous: tuple[str, str] | None = None
+    previous = ""
     for view in views:
         task = view.task
-        place = (view.service_name, str(task.slot or view.node_name))
-        name = f"{place[0]}.{place[1]}"
         rows.append(
             (
                 task.id[: output.SHORT_ID],
-                f" \\_ {name}" if place == previous else name,
+                f" \\_ {view.name}" if view.name == previous else view.name,
                 view.image,
                 view.node_name or "-",
                 task.desired.name.capitalize(),
@@ -35,7 +33,7 @@ def _print_table(views: Iterable[TaskView], now: float) -> None:
                 ", ".join(f"{port.published}:{port.target}/{port.protocol}" for port in task.status.ports),
             )
         )
-        previous = place
+        previous = view.name
     output.print_table(("ID", "NAME", "RUNS", "NODE", "DESIRED STATE", "CURRENT STATE", "ERROR", "PORTS"), rows)
 
 

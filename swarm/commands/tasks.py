@@ -27,7 +27,7 @@ def inspect(context: Context, names: Sequence[str], now: float) -> None:
 def _fields(view: TaskView, now: float) -> Iterable[tuple[str, str]]:
     task, status = view.task, view.task.status
     yield "ID", task.id
-    yield "Name", f"{view.service_name}.{task.slot or view.node_name}"
+    yield "Name", view.name
     yield "Service", f"{view.service_name} ({task.service_id}), revision {task.revision}"
     yield "Runs", view.image
     yield "Node", f"{view.node_name} ({task.node_id})" if task.node_id else "not placed"

@@ -48,3 +48,5 @@ class Reason:
     blocked: tuple[Blocked, ...] = ()
     previous_task: str = ""
     """The task that this one replaces, if it does."""
+    made: str = ""
+    """Why the task was made, of one that replaces another and has to wait for a node: `text` says then what it waits for."""

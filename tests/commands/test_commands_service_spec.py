@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -121,6 +122,20 @@ def test_an_update_changes_only_what_was_typed() -> None:
 def test_removing_what_is_not_there_is_an_error_and_not_silence() -> None:
     with pytest.raises(ValueError, match="no such entry"):
         changed_spec(process(env=["A=1"]), {"env_rm": ["B"]}, [])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"generic_resource": ["gpu=1", "gpu=2"]}, "--generic-resource gpu=2: gpu is given twice"),
+        ({"publish": ["80:80", "81:80"]}, "--publish 81:80: 80/tcp is given twice"),
+        ({"env": ["A=1", "B=1", "A=2"]}, "--env A=2: A is given twice"),
+    ],
+)
+def test_of_two_different_entries_of_one_name_none_is_dropped_in_silence(flags: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        new_spec({"name": "web", **flags}, ["true"])
+    assert new_spec({"name": "web", "env": ["A=1", "A=1"]}, ["true"]).task.runtime.env == ("A=1",)  # type: ignore[union-attr]
 
 
 def test_an_update_takes_a_new_command_or_image_but_no_other_runtime() -> None:

@@ -126,6 +126,9 @@ def test_a_replicated_job_runs_to_completion(swarm: Services) -> None:
         assert "(5/5 completed)" in swarm.run("svc", "ls")
         converged(swarm.update("batch", "--force"))
         assert swarm.service("batch")["job_iteration"] == 1
+        assert "batch.0 " in swarm.run("svc", "ps", "batch"), "slots of a job are numbered from 0"
+        converged(swarm.attempt("svc", "rollback", "batch", "--timeout", "20s"))
+        assert (swarm.service("batch")["job_iteration"], swarm.service("batch")["update_status"]) == (2, None)
 
 
 def test_a_job_whose_tasks_fail_for_good_fails_with_the_last_error(swarm: Services) -> None:

@@ -424,3 +424,8 @@ def test_a_placed_replacement_still_says_what_it_replaces_and_why() -> None:
     waiting = next(task for task in world.live() if not task.node_id)
     assert waiting.reason is not None and waiting.reason.previous_task
     assert "no suitable node" in waiting.reason.text
+    assert "is lost" in waiting.reason.made
+    world.set_node("b", availability=Availability.ACTIVE)
+    world.run()
+    reason = world.task(waiting.id).reason
+    assert reason is not None and "is lost; the best of" in reason.text, "what moved it outlasts the wait"

@@ -58,9 +58,11 @@ def node_name(view: Snapshot, task: Task) -> str:
 
 
 def task_view(view: Snapshot, task: Task) -> TaskView:
-    """A task with its service's and its node's name."""
+    """A task with the names that people use."""
     spec = view.spec_of(task)
-    return TaskView(task, spec.name if spec is not None else task.service_id, node_name(view, task), runs(spec))
+    service, node = spec.name if spec is not None else task.service_id, node_name(view, task)
+    numbered = isinstance(spec.mode, Replicated | ReplicatedJob) if spec is not None else task.slot > 0
+    return TaskView(task, service, node, runs(spec), f"{service}.{task.slot if numbered else node}")
 
 
 def task_views(view: Snapshot, tasks: Iterable[Task]) -> tuple[TaskView, ...]:

@@ -191,7 +191,7 @@ class _Turn:
     def _tell(self, task: Task, error: str, reason: Reason) -> None:
         """Write why the task waits, unless that is what it says already."""
         if task.reason is not None and task.reason.previous_task:
-            reason = evolve(reason, previous_task=task.reason.previous_task)
+            reason = evolve(reason, previous_task=task.reason.previous_task, made=_made(task.reason))
         if task.status.error == error and task.status.state is TaskState.PENDING and task.reason == reason:
             return
         status = TaskStatus(TaskState.PENDING, at=self.now, error=error, applied_at=self.now)
@@ -355,11 +355,14 @@ class _Turn:
         return True
 
 
-def _with_predecessor(placed: Reason, made: Reason) -> Reason:
-    """Why a replacement is where it is: what it replaces and why, unless a wait has overwritten that, then why this node."""
-    told = made.code is not ReasonCode.NO_NODE and made.code is not placed.code
-    text = f"{made.text}; {placed.text}" if told else placed.text
-    return evolve(placed, text=text, previous_task=made.previous_task)
+def _with_predecessor(placed: Reason, told: Reason) -> Reason:
+    """Why a replacement is where it is: what it replaces and why, then why this node."""
+    return evolve(placed, text="; ".join(filter(None, (_made(told), placed.text))), previous_task=told.previous_task)
+
+
+def _made(told: Reason) -> str:
+    """What a task's reason tells of why it was made, though it may have waited since."""
+    return told.made or ("" if told.code in (ReasonCode.NO_NODE, ReasonCode.PLACED) else told.text)
 
 
 def _settings(cluster: object) -> object:

@@ -37,6 +37,8 @@ class TaskView:
     node_name: str
     image: str = ""
     """Image, or the command of a process."""
+    name: str = ""
+    """`web.3`; `web.NODE` for a task of a service that has one on every node."""
 
 
 @frozen
@@ -58,6 +60,8 @@ class ServiceWhy:
 
     view: ServiceView
     slots: tuple[SlotWhy, ...]
+    notes: tuple[str, ...] = ()
+    """About the service as a whole, and about nodes that have no task of a service that wants one on each."""
 
 
 @frozen
