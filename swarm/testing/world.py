@@ -428,6 +428,8 @@ class Outcome:
     turns: int
     faults: dict[str, int]
     probes: dict[str, int]
+    told: int = 1
+    """How often the story was told; `wall_s` is of all tellings."""
 
 
 def run_world(seed: str, story: Callable[[World], Awaitable[None]], *, log: bool = False) -> Outcome:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from swarm.testing.world import run_world
+from tests.sim.runner import Setting, Totals, run_seeds
 from tests.sim.storm import Storm
 
 SEEDS_FILE = Path(__file__).parent / "seeds.txt"
@@ -45,3 +46,24 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
     assert runs[0].violations == []
     assert runs[0].hash == runs[1].hash
     assert runs[0].hash != run_world("other", Storm(2, 1, 0.25)).hash
+
+
+def test_the_totals_do_not_depend_on_how_many_processes_shared_the_seeds() -> None:
+    setting, seeds = Setting(1, 1, 0.02), ["31", "32", "33"]
+    told: list[str] = []
+    alone, shared = (run_seeds(setting, seeds, jobs, lambda outcome: told.append(outcome.seed)) for jobs in (1, 2))
+    assert sorted(told) == sorted(2 * seeds)
+    assert alone.lines(0.0)[0] == shared.lines(0.0)[0]
+    assert [line.rpartition(", ")[2] for line in alone.lines(0)] == [
+        line.rpartition(", ")[2] for line in shared.lines(0)
+    ]
+    assert alone.failed == []
+
+
+def test_a_seed_that_fails_is_counted_wherever_it_ran() -> None:
+    outcome = Setting(1, 0, 0.01).run("1")
+    outcome.violations.append("at 1.000 s: planted")
+    totals = Totals()
+    totals.add(outcome)
+    assert totals.failed == ["1"]
+    assert "1 seeds, 1 failed" in totals.lines(1.0)[0]
