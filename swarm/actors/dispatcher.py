@@ -26,7 +26,7 @@ from swarm.model.specs import ClusterSettings
 from swarm.model.states import Membership, NodeState, Role, TaskState
 from swarm.plan.assignments import NodeShare
 from swarm.plan.departure import departure
-from swarm.plan.liveness import BecomesDown, Liveness, TasksOrphaned
+from swarm.plan.liveness import BecomesDisconnected, BecomesDown, Liveness, TasksOrphaned
 from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy
 from swarm.runtime.actor import Actor, on
@@ -242,6 +242,9 @@ class Dispatcher(Actor):
         for transition in self._liveness.due(self._now()):
             if isinstance(transition, BecomesDown):
                 self._down(transition)
+            elif isinstance(transition, BecomesDisconnected):
+                text = "it has not found the new leader yet"
+                self._gathered.add_node(transition.node_id, NodeWish(NodeState.DISCONNECTED, text))
             elif isinstance(transition, TasksOrphaned):
                 self._orphan(transition.node_id)
         self._held_up = False

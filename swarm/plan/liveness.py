@@ -2,11 +2,13 @@
 
     UNKNOWN, READY, DISCONNECTED --registered--> READY            (anything registers its way back to READY)
     READY --link lost--> DISCONNECTED                             (at once: the operator sees it, the deadline stands)
+    READY --a new leader is not found in time--> DISCONNECTED     (its machine may have been lost with the old leader)
     UNKNOWN, READY, DISCONNECTED --deadline passed--> DOWN
     DOWN --24 hours--> its tasks are ORPHANED                     (counted from the stored instant, across leaders)
 
-A new leader changes nothing by itself: READY nodes stay READY and schedulable and get twice the grace to find it, so a
-failover writes nothing per node. A heartbeat costs one dictionary look-up: each node has one entry in the queue of
+A new leader changes nothing by itself: READY nodes stay READY and schedulable while they have time to find it, so a
+failover writes nothing for those that do. One that does not is shown as DISCONNECTED, as if its link had been lost under
+this leader, and is DOWN after twice the grace. A heartbeat costs one dictionary look-up: each node has one entry in the queue of
 deadlines, which is moved only when it comes up, not at every beat.
 
 `now` is the monotonic clock everywhere, in seconds; `wall` is only used to read stored instants.
@@ -27,6 +29,8 @@ GRACE_PERIODS = 3
 """Heartbeat periods without a sign of life after which a node is DOWN."""
 GRACE_PERIODS_UNKNOWN = 6
 """The same for nodes that have not yet found this leader, or have never registered."""
+FINDING_PERIODS = 2
+"""Heartbeat periods in which a READY node is to find a new leader: 10 s, longer than the longest pause between its tries."""
 JITTER_S_MAX = 0.5
 JITTER_SHARE_MAX = 0.1
 """A handed-out period varies by this share of it at most, and never by more than `JITTER_S_MAX`."""
@@ -73,6 +77,8 @@ class _Watched:
     """Where its earliest entry in the queue lies; never later than `deadline` unless that entry is about to come up."""
     heard: float
     """When it last gave a sign of life, or when this leader began to wait for one."""
+    is_sought: bool = False
+    """READY by the store's word alone: it has not found this leader yet."""
     registrations: int = 0
     registered: float = float("-inf")
 
@@ -103,7 +109,8 @@ class Liveness:
         """Begin to wait for nodes that are in the store: all of them for a new leader, each new one after that."""
         fresh = [node for node in nodes if node.id not in self._nodes]
         for node in fresh:
-            self._nodes[node.id] = _Watched(node.status.state, 0.0, float("inf"), heard=now)
+            is_sought = node.status.state is NodeState.READY
+            self._nodes[node.id] = _Watched(node.status.state, 0.0, float("inf"), heard=now, is_sought=is_sought)
         for node in fresh:
             self._set_deadline(node.id, now + self._first_grace_s(node, wall))
 
@@ -124,7 +131,8 @@ class Liveness:
 
     def registered(self, node_id: NodeId, now: float, chance: float) -> float:
         """The node is READY; gives the period until its first heartbeat. `chance` in [0, 1] is the jitter."""
-        self._nodes[node_id].state = NodeState.READY
+        watched = self._nodes[node_id]
+        watched.state, watched.is_sought = NodeState.READY, False
         return self.beat(node_id, now, chance)
 
     def beat(self, node_id: NodeId, now: float, chance: float) -> float:
@@ -162,6 +170,10 @@ class Liveness:
             elif watched.state is NodeState.DOWN:
                 watched.deadline = float("inf")
                 found.append(TasksOrphaned(node_id))
+            elif watched.is_sought:
+                watched.state, watched.is_sought = NodeState.DISCONNECTED, False
+                self._set_deadline(node_id, watched.heard + GRACE_PERIODS_UNKNOWN * self.period_s)
+                found.append(BecomesDisconnected(node_id))
             else:
                 watched.state = NodeState.DOWN
                 self._set_deadline(node_id, now + ORPHAN_AFTER_S)
@@ -171,7 +183,8 @@ class Liveness:
     def _first_grace_s(self, node: Node, wall: Instant) -> float:
         if node.status.state is NodeState.DOWN:
             return max(0.0, ORPHAN_AFTER_S - max(0.0, wall - node.status.since))
-        return GRACE_PERIODS_UNKNOWN * self.period_s
+        periods = FINDING_PERIODS if node.status.state is NodeState.READY else GRACE_PERIODS_UNKNOWN
+        return periods * self.period_s
 
     def _set_deadline(self, node_id: NodeId, deadline: float) -> None:
         watched = self._nodes[node_id]

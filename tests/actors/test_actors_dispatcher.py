@@ -313,8 +313,12 @@ async def test_a_stall_of_the_leader_itself_blames_nobody(autojump_clock: trio.t
 async def test_nodes_that_never_come_are_down_after_twice_the_grace(autojump_clock: trio.testing.MockClock) -> None:
     ready = Node(NodeId("n3"), status=NodeStatus(NodeState.READY, since=Instant(NOW)))
     async with world(Create(ready)) as here:
-        await trio.sleep(29)
+        await trio.sleep(9)
         assert here.state(ready.id) is NodeState.READY, "a new leader changes nothing by itself"
+        await trio.sleep(2)
+        assert here.state(ready.id) is NodeState.DISCONNECTED, "its machine may have been lost with the old leader"
+        await trio.sleep(18)
+        assert here.state(ready.id) is NodeState.DISCONNECTED
         await trio.sleep(2)
         assert here.state(ready.id) is here.state(N1) is NodeState.DOWN
 

@@ -10,6 +10,7 @@ from swarm.model.ids import Instant, NodeId
 from swarm.model.objects import Node, NodeStatus
 from swarm.model.states import NodeState
 from swarm.plan.liveness import (
+    FINDING_PERIODS,
     GRACE_PERIODS,
     GRACE_PERIODS_UNKNOWN,
     HEARTBEAT_COST_S,
@@ -58,11 +59,30 @@ def test_a_node_that_is_down_comes_back_by_registering() -> None:
     assert liveness.due(ORPHAN_AFTER_S + 1) == [BecomesDown(A, ORPHAN_AFTER_S + 1 - 10.0)], "and not ORPHANED"
 
 
-def test_a_new_leader_gives_ready_nodes_twice_the_grace_and_leaves_them_ready() -> None:
+def test_a_new_leader_gives_nodes_twice_the_grace_and_leaves_those_that_find_it_ready() -> None:
     liveness = watching(node(A), node(B, NodeState.DISCONNECTED))
     assert liveness.state_of(A) is NodeState.READY
+    assert liveness.due(9.9) == []
+    liveness.registered(A, 9.9, MIDDLE)
+    assert liveness.due(24.8) == []
+    assert liveness.due(30.0) == [BecomesDown(A, 20.1), BecomesDown(B, 30.0)]
+
+
+def test_a_node_that_was_lost_with_the_old_leader_is_shown_before_it_is_down() -> None:
+    liveness = watching(node(A))
+    assert liveness.due(10.0) == [BecomesDisconnected(A)]
+    assert liveness.state_of(A) is NodeState.DISCONNECTED
     assert liveness.due(29.9) == []
-    assert liveness.due(30.0) == [BecomesDown(A, 30.0), BecomesDown(B, 30.0)]
+    assert liveness.due(30.0) == [BecomesDown(A, 30.0)]
+
+
+def test_a_node_that_finds_the_new_leader_late_is_ready_again() -> None:
+    liveness = watching(node(A))
+    assert liveness.due(10.0) == [BecomesDisconnected(A)]
+    liveness.registered(A, 11.0, MIDDLE)
+    assert liveness.state_of(A) is NodeState.READY
+    assert liveness.due(25.9) == []
+    assert liveness.due(26.0) == [BecomesDown(A, 15.0)]
 
 
 def test_a_lost_link_is_shown_at_once_and_the_deadline_stands() -> None:
@@ -117,6 +137,7 @@ class TwinNode:
     state: NodeState
     deadline: float
     heard: float
+    sought: bool = False
 
 
 class Twin:
@@ -127,9 +148,10 @@ class Twin:
 
     def watch(self, fresh: Node, now: float) -> None:
         if fresh.id not in self.nodes:
-            down = fresh.status.state is NodeState.DOWN
-            grace = ORPHAN_AFTER_S - (WALL - fresh.status.since) if down else GRACE_PERIODS_UNKNOWN * self.period(1)
-            self.nodes[fresh.id] = TwinNode(fresh.status.state, now + max(0.0, grace), now)
+            down, sought = fresh.status.state is NodeState.DOWN, fresh.status.state is NodeState.READY
+            periods = FINDING_PERIODS if sought else GRACE_PERIODS_UNKNOWN
+            grace = ORPHAN_AFTER_S - (WALL - fresh.status.since) if down else periods * self.period(1)
+            self.nodes[fresh.id] = TwinNode(fresh.status.state, now + max(0.0, grace), now, sought)
 
     def period(self, extra: int = 0) -> float:
         return period_for(5.0, len(self.nodes) + extra)
@@ -149,6 +171,10 @@ class Twin:
             if each.state is NodeState.DOWN:
                 found.append(TasksOrphaned(node_id))
                 each.deadline = float("inf")
+            elif each.sought:
+                found.append(BecomesDisconnected(node_id))
+                each.state, each.sought = NodeState.DISCONNECTED, False
+                each.deadline = each.heard + GRACE_PERIODS_UNKNOWN * self.period()
             else:
                 found.append(BecomesDown(node_id, now - each.heard))
                 each.state, each.deadline = NodeState.DOWN, now + ORPHAN_AFTER_S
@@ -156,7 +182,7 @@ class Twin:
 
 IDS = st.sampled_from([NodeId(name) for name in "abcd"])
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["watch", "watch-down", "register", "beat", "lost", "forget", "wait"]), IDS,
+    st.tuples(st.sampled_from(["watch", "watch-down", "watch-ready", "register", "beat", "lost", "forget", "wait"]), IDS,
               st.floats(0, 12) | st.sampled_from([30.0, ORPHAN_AFTER_S])),
     max_size=60,
 )  # fmt: skip
@@ -170,12 +196,13 @@ def test_it_does_what_the_obvious_twin_does(steps: list[tuple[str, NodeId, float
         assert sorted(liveness.due(now), key=repr) == sorted(twin.due(now), key=repr)
         known = node_id in twin.nodes
         if verb.startswith("watch"):
-            fresh = node(node_id, NodeState.DOWN if verb == "watch-down" else NodeState.UNKNOWN, WALL - amount)
+            states = {"watch": NodeState.UNKNOWN, "watch-down": NodeState.DOWN, "watch-ready": NodeState.READY}
+            fresh = node(node_id, states[verb], WALL - amount)
             liveness.watch([fresh], now, WALL)
             twin.watch(fresh, now)
         elif verb == "register" and known:
             liveness.registered(node_id, now, MIDDLE)
-            twin.nodes[node_id].state = NodeState.READY
+            twin.nodes[node_id].state, twin.nodes[node_id].sought = NodeState.READY, False
             twin.beat(node_id, now)
         elif verb == "beat" and known and twin.nodes[node_id].state is NodeState.READY:
             liveness.beat(node_id, now, MIDDLE)
