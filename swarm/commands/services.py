@@ -152,12 +152,15 @@ def _print_plan(context: Context, written: ServiceWritten) -> None:
         output.print_json(written.plan)
         return
     doing = [line for line in written.plan if line.verb != KEEP]
-    staying = len(written.plan) - len(doing)
+    staying = len(written.plan) - len(doing) + written.left_out.get(KEEP, 0)
     if doing:
         rows = [(line.verb, str(line.slot), line.node_name or "-", line.text) for line in doing]
         output.print_table(("ACTION", "SLOT", "NODE", "WHY"), rows)
     else:
         output.print_lines(["nothing would change"])
+    for verb, count in sorted(written.left_out.items()):
+        if verb != KEEP:
+            output.note(f"{count} more to {verb}")
     if staying:
         output.note(f"{staying} task{'s stay as they are' if staying > 1 else ' stays as it is'}")
 

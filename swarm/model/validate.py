@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from signal import Signals
 
 from swarm.model.constraints import ConstraintError, parse
 from swarm.model.specs import (
@@ -29,6 +30,8 @@ NAME_LENGTH_MAX = 63
 CPU_MIN_NANO = 1_000_000
 MEMORY_MIN_BYTES = 4 << 20
 COUNT_MAX = (1 << 63) - 1
+TASKS_MAX = 1_000_000
+"""Tasks of one service: some 1 GB of records, the most that a cluster is built for. A digit too many must not fill its memory."""
 PORT_MAX = 65_535
 HEARTBEAT_S_MIN, HEARTBEAT_S_MAX = 0.1, 3600.0
 """More often costs the leader more than it tells; more rarely, a dead machine is not found."""
@@ -36,7 +39,8 @@ CERTIFICATE_EXPIRY_S_MIN = 3600.0
 """Shorter-lived certificates could expire between two attempts at their renewal."""
 
 _NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?\Z")
-_SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9+-]*\Z|[1-9][0-9]?\Z")
+_SIGNALS = frozenset(name.removeprefix("SIG") for name in Signals.__members__)
+_OTHER_SIGNAL = re.compile(r"RTM(?:IN\+|AX-)[0-9]{1,2}\Z|[1-9][0-9]?\Z")
 
 
 def name_problem(name: str) -> str | None:
@@ -82,17 +86,17 @@ def _service(spec: ServiceSpec) -> Iterator[str]:
         yield wrong_name
     match spec.mode:
         case Replicated(replicas=replicas):
-            yield from _count("replicas", replicas)
+            yield from _count("replicas", replicas, TASKS_MAX)
         case ReplicatedJob(max_concurrent=concurrent, total_completions=total):
             yield from _count("max concurrent", concurrent)
-            yield from _count("total completions", total)
+            yield from _count("total completions", total, TASKS_MAX)
     if spec.replace_after_s is not None and spec.replace_after_s < 0:
         yield f"replace-after is {spec.replace_after_s:g} s; it cannot be negative"
 
 
-def _count(field: str, value: int) -> Iterator[str]:
-    if not 0 <= value <= COUNT_MAX:
-        yield f"{field} is {value}; it must be 0 or more"
+def _count(field: str, value: int, most: int = COUNT_MAX) -> Iterator[str]:
+    if not 0 <= value <= most:
+        yield f"{field} is {value}; it must be 0 or more" + (f", at most {most}" if value > most else "")
 
 
 def _task(task: TaskSpec) -> Iterator[str]:
@@ -158,7 +162,8 @@ def _env(entries: tuple[str, ...]) -> Iterator[str]:
 
 
 def _stop(signal: str, grace_s: float | None) -> Iterator[str]:
-    if signal and not _SIGNAL.match(signal.upper()):
+    name = signal.upper().removeprefix("SIG")
+    if signal and name not in _SIGNALS and not _OTHER_SIGNAL.match(name):
         yield f"stop signal {signal!r} is not a signal: write SIGTERM, TERM or 15"
     if grace_s is not None:
         yield from _not_negative("stop grace period", grace_s)
@@ -170,8 +175,8 @@ def _resources(what: str, resources: Resources) -> Iterator[str]:
     if resources.memory_bytes and resources.memory_bytes < MEMORY_MIN_BYTES:
         yield f"memory {what} is {resources.memory_bytes} bytes; it must be 0 or at least 4 MiB"
     for generic in resources.generic:
-        if not generic.kind or generic.items or generic.amount < 0:
-            yield f"generic resource {generic.kind!r}: ask for an amount, as in gpu=2"
+        if not generic.kind or generic.items or generic.amount < 1:
+            yield f"generic resource {generic.kind!r}: ask for an amount of 1 or more, as in gpu=2"
 
 
 def _not_negative(field: str, seconds: float) -> Iterator[str]:

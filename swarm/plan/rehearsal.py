@@ -7,7 +7,7 @@ its owner moves. A rehearsal that finds no rest is a bug in a planner, and ends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -77,9 +77,15 @@ class Rehearsal:
 
     def settle(self) -> None:
         """Plan and commit until nobody has anything to do at this instant."""
+        for _ in self.settling():
+            pass
+
+    def settling(self) -> Iterator[None]:
+        """The same, one planner's call at each step, for who must not compute for long without a pause."""
         for _ in range(ROUNDS_MAX):
             if not self.plan_once():
                 return
+            yield
         busy = "; ".join(f"{seat.planner.name}: {', '.join(list(seat.keys)[:5])}" for seat in self._seats if seat.keys)
         raise Restless(f"no rest after {ROUNDS_MAX} calls: {busy}")
 

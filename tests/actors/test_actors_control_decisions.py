@@ -28,6 +28,7 @@ from swarm.model.specs import (
 )
 from swarm.model.states import Availability, NodeState, Role, TaskState, UpdateState
 from swarm.model.store import Store
+from swarm.plan.preview import PlannedStep
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.wire.messages.node import MemberView
 
@@ -133,6 +134,17 @@ def test_everything_wrong_with_a_spec_is_told_at_once(world: World) -> None:
         assert words in text
 
 
+def test_of_a_very_long_plan_what_changes_is_shown_and_the_rest_is_counted(world: World) -> None:
+    service = find_service(world.store, world.service(web()))
+    kept = [PlannedStep("keep", n, NodeId("a"), "a", "stays") for n in range(1, 6)]
+    started = [PlannedStep("start", n, NodeId("a"), "a", "new") for n in range(6, views.PLAN_LINES_MAX + 9)]
+    written = views.planned(service, (), kept)
+    assert (len(written.plan), written.left_out) == (5, {})
+    written = views.planned(service, (), kept + started)
+    assert {line.verb for line in written.plan} == {"start"} and len(written.plan) == views.PLAN_LINES_MAX
+    assert written.left_out == {"keep": 5, "start": len(started) - views.PLAN_LINES_MAX}
+
+
 def test_an_unknown_placeholder_is_refused(world: World) -> None:
     with pytest.raises(SwarmError) as error:
         writes.check_spec(world.store, web(task=TaskSpec(ProcessSpec(("echo", "{{.Task.Colour}}")))))
@@ -197,6 +209,22 @@ def test_a_rollback_without_an_earlier_revision_or_to_an_unknown_one_is_refused(
     with pytest.raises(SwarmError) as error:
         writes.rollback_service(world.store, "web", RevisionNumber(9), ME, NOW)
     assert error.value.code is ErrorCode.NOT_FOUND and "kept are 1" in error.value.text
+
+
+def test_a_rollback_of_a_job_begins_its_next_run_and_leaves_no_rollback_under_way(world: World) -> None:
+    id = world.service(web(mode=ReplicatedJob(1, 1)))
+    changed = web(mode=ReplicatedJob(2, 2))
+    world.apply(writes.update_service(world.store, id, find_service(world.store, id).version, changed, ME, NOW))
+    _, group = writes.rollback_service(world.store, "web", None, ME, NOW)
+    world.apply(group)
+    service = find_service(world.store, id)
+    assert (service.spec.mode, service.job_iteration, service.update_status) == (ReplicatedJob(1, 1), 2, None)
+
+
+def test_what_changed_is_told_in_the_words_of_the_flags() -> None:
+    before = web()
+    after = evolve(before, task=evolve(before.task, force_update=1), replace_after_s=3.0)
+    assert writes.changed_fields(before, after) == ["forced", "replace after"]
 
 
 def test_any_update_of_a_job_runs_it_again(world: World) -> None:

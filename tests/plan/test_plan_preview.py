@@ -7,7 +7,7 @@ from orch_world import CountingIds, World, spec
 from swarm.model.ids import NodeId
 from swarm.model.specs import Global, Mode, Placement, Replicated, ReplicatedJob, UpdateConfig
 from swarm.model.states import Availability, UpdateOrder
-from swarm.plan.preview import PlannedStep, preview
+from swarm.plan.preview import PlannedStep, dump_of, preview, preview_slices
 
 
 def running(replicas: int = 4) -> World:
@@ -72,6 +72,13 @@ def test_a_large_update_is_rehearsed_in_few_steps() -> None:
     world.run()
     steps = planned(world, 300, version="2", update=UpdateConfig(parallelism=1, delay_s=10))
     assert len({step.slot for step in steps}) == 300
+
+
+def test_a_large_plan_is_made_in_small_slices() -> None:
+    """Whoever computes it answers others in between; a leader that did not would lose its followers."""
+    world = running(2000)
+    slices = preview_slices(dump_of(world.store), world.store.version, spec(replicas=5000), world.now, CountingIds("p"))
+    assert sum(1 for _ in slices) > 2000 // 500 + 3000 // 250 + 3000 // 1000 + 3000 // 500 + 5000 // 500
 
 
 def test_the_plan_is_what_then_happens() -> None:

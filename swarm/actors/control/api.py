@@ -27,7 +27,7 @@ from swarm.model.objects import Cluster, Node, Revision, Service
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import ServiceSpec
 from swarm.model.states import Role
-from swarm.plan.preview import preview
+from swarm.plan.preview import Slices, dump_of, preview_slices
 from swarm.runtime.actor import Actor, on
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.turn import StreamTurn, Turn
@@ -122,7 +122,7 @@ class ControlApi(Actor):
             return group, lambda after: api.ServiceWritten(find_service(after, id), warnings)
 
         if request.plan_only:
-            self._read(turn, False, lambda view: self._preview(view, request.spec, None))
+            self._preview(turn, request.spec, None)
         else:
             self._write(turn, decide)
 
@@ -138,22 +138,26 @@ class ControlApi(Actor):
             return group, lambda after: api.ServiceWritten(find_service(after, request.id), warnings)
 
         if request.plan_only:
-            self._read(turn, False, lambda view: self._preview(view, request.spec, request))
+            self._preview(turn, request.spec, request)
         else:
             self._write(turn, decide)
 
-    def _preview(self, view: Snapshot, spec: ServiceSpec, update: api.UpdateService | None) -> api.ServiceWritten:
-        warnings = writes.check_spec(view, spec)
-        now = self._clock.now()
-        if update is None:
-            writes.create_service(view, spec, NodeId(""), now, self._entropy)
-            service = Service(ServiceId(""), spec)
-        else:
-            writes.update_service(view, update.id, update.version, spec, NodeId(""), now)
-            service = find_service(view, update.id)
-        steps = preview(view, spec, now, self._entropy)
-        lines = tuple(api.PlanLine(step.verb, step.slot, step.node_name, step.text) for step in steps)
-        return api.ServiceWritten(service, warnings, lines)
+    def _preview(self, turn: Turn[api.ServiceWritten], spec: ServiceSpec, update: api.UpdateService | None) -> None:
+        """Refuse what the write would refuse, then play the change on a copy, a slice at a time."""
+
+        async def look() -> api.ServiceWritten:
+            view = await self._barrier()
+            warnings, now = writes.check_spec(view, spec), self._clock.now()
+            if update is None:
+                writes.create_service(view, spec, NodeId(""), now, self._entropy)
+                service = Service(ServiceId(""), spec)
+            else:
+                writes.update_service(view, update.id, update.version, spec, NodeId(""), now)
+                service = find_service(view, update.id)
+            slices = preview_slices(dump_of(view), view.version, spec, now, self._entropy)
+            return views.planned(service, warnings, await _in_slices(slices))
+
+        self.answer_in_job(turn, look)
 
     @on(api.RollbackService)
     def rollback_service(self, request: api.RollbackService, turn: Turn[api.ServiceWritten]) -> None:
@@ -331,3 +335,14 @@ class ControlApi(Actor):
             self._write(turn, decide)
         else:
             self._read(turn, False, show)
+
+
+async def _in_slices(work: Slices[R]) -> R:
+    """What work in slices comes to; everybody else gets a turn after each of them."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        await trio.lowlevel.checkpoint()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from attrs import evolve
 
@@ -12,8 +13,20 @@ from swarm.model.objects import Cluster, Node, Service, Task
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import ContainerSpec, GenericSpec, Global, ProcessSpec, Replicated, ReplicatedJob, ServiceSpec
 from swarm.model.states import Role, TaskState
+from swarm.plan.preview import KEEP, PlannedStep
 from swarm.plan.progress import drain_facts, service_facts
-from swarm.wire.messages.control import DrainProgress, NodeView, ServiceProgress, ServiceView, TaskView
+from swarm.wire.messages.control import (
+    DrainProgress,
+    NodeView,
+    PlanLine,
+    ServiceProgress,
+    ServiceView,
+    ServiceWritten,
+    TaskView,
+)
+
+PLAN_LINES_MAX = 10_000
+"""Lines of a plan that are sent, 1 MiB or so: what changes before what stays."""
 
 
 def service_view(view: Snapshot, service: Service) -> ServiceView:
@@ -89,6 +102,17 @@ def node_view(view: Snapshot, node: Node, raft: RaftStatusView | None) -> NodeVi
         lag=max(0, raft.last_index - member.match_index),
         tasks=tasks,
     )
+
+
+def planned(service: Service, warnings: tuple[str, ...], steps: Sequence[PlannedStep]) -> ServiceWritten:
+    """The answer to a change that is only to be shown; of a very long plan the rest is counted."""
+    shown: Sequence[PlannedStep] = steps
+    if len(steps) > PLAN_LINES_MAX:
+        changing = [step for step in steps if step.verb != KEEP]
+        shown = changing[:PLAN_LINES_MAX]
+    left_out = Counter(step.verb for step in steps) - Counter(step.verb for step in shown)
+    lines = tuple(PlanLine(step.verb, step.slot, step.node_name, step.text) for step in shown)
+    return ServiceWritten(service, warnings, lines, dict(left_out))
 
 
 def service_progress(view: Snapshot, id: ServiceId, now: Instant) -> ServiceProgress:

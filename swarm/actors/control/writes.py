@@ -80,18 +80,27 @@ def update_service(
 def rollback_service(
     view: Snapshot, who: str, to: RevisionNumber | None, author: NodeId, now: Instant
 ) -> tuple[ServiceId, Group]:
-    """The group that returns a service to its previous revision, or to a kept one."""
+    """The group that returns a service to its previous revision, or to a kept one.
+
+    A job has no rolling update that could roll back: as with any change of it, its next run begins.
+    """
     service = find_service(view, who)
     number = service.previous if to is None else to
     if number is None:
-        raise SwarmError(ErrorCode.PRECONDITION, f"service {service.spec.name} has no earlier revision to return to")
+        raise SwarmError(
+            ErrorCode.PRECONDITION,
+            f"service {service.spec.name} has no earlier revision to return to",
+            {"hint": f"swarm svc history {service.spec.name} lists those that --to can name"},
+        )
     revision = view.revision(service.id, number)
     if revision is None:
         kept = ", ".join(str(revision.number) for revision in view.revisions_of(service.id))
         raise SwarmError(
             ErrorCode.NOT_FOUND, f"revision {number} of service {service.spec.name} is not kept; kept are {kept}"
         )
-    status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback")
+    status = None
+    if not _is_job(revision.spec):
+        status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message="manually requested rollback")
     note = f"rolled back to revision {number}"
     return service.id, _next_revision(view, service, revision.spec, author, now, note, status)
 
@@ -143,7 +152,12 @@ def changed_fields(before: ServiceSpec, after: ServiceSpec) -> list[str]:
 
 def _differing(before: attrs.AttrsInstance, after: attrs.AttrsInstance) -> list[str]:
     names = attrs.fields(type(before)) if type(before) is type(after) else ()
-    return [field.name for field in names if getattr(before, field.name) != getattr(after, field.name)]
+    return [_in_words(field.name) for field in names if getattr(before, field.name) != getattr(after, field.name)]
+
+
+def _in_words(field: str) -> str:
+    """A field as its flag names it: `stop_grace_s` is the stop grace, `force_update` was --force."""
+    return "forced" if field == "force_update" else field.removesuffix("_s").replace("_", " ")
 
 
 def remove_service(view: Snapshot, who: str) -> tuple[Service, Group]:

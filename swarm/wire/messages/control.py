@@ -81,6 +81,9 @@ class ServiceWritten:
     service: Service
     warnings: tuple[str, ...] = ()
     plan: tuple[PlanLine, ...] = ()
+    """By slot."""
+    left_out: dict[str, int] = field(factory=dict)
+    """Verb to the number of further lines, of a plan that is longer than anybody reads."""
 
 
 @wire_message("control.service.create", to="control", at=At.LEADER, roles=OPERATORS)
