@@ -89,7 +89,12 @@ def socket_path(given: str | None) -> str:
 
 def fail(error: SwarmError) -> NoReturn:
     """End the command with a refusal's text, its hint and its exit code."""
-    stop(error.text, Exit.UNREACHABLE if error.code in _UNREACHABLE else Exit.FAILED, error.details.get("hint", ""))
+    stop(error.text, exit_of(error), error.details.get("hint", ""))
+
+
+def exit_of(error: SwarmError) -> Exit:
+    """The exit code of a refusal."""
+    return Exit.UNREACHABLE if error.code in _UNREACHABLE else Exit.FAILED
 
 
 def stop(text: str, code: Exit = Exit.FAILED, hint: str = "") -> NoReturn:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from swarm.commands import output, parse
-from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
+from swarm.commands.context import Context, Exit, exit_of, fail, read_secret, stop, usage
 from swarm.commands.hiding import is_in_process_list
 from swarm.ports.paths import LOG_NAME, SOCKET_NAME, default_state_dir
 from swarm.runtime.errors import SwarmError
@@ -165,8 +165,9 @@ def _run(options: Options, address: str | None, token: str | None) -> None:
     try:
         run_daemon(config, options.log_level, notify)
     except SwarmError as error:
-        notify({"error": error.text, "hint": error.details.get("hint", ""), "code": error.code.value})
-        fail(error)
+        hint = error.details.get("hint", "")
+        notify({"error": error.text, "hint": hint, "exit": str(int(_exit_of(error)))})
+        stop(error.text, _exit_of(error), hint)
 
 
 def _notifier() -> Callable[[dict[str, str]], None]:
@@ -204,17 +205,15 @@ def _announce(news: dict[str, str]) -> None:
 
 def _start_detached(options: Options, secret: str | None) -> None:
     """Start this very command again without `--detach`, and report on it until it is ready."""
+    from swarm.ports.files import open_log
     from swarm.ports.state_dir import refuse_foreign
 
     directory = options.directory
     try:
         refuse_foreign(directory)  # before the log is made there
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = (directory / LOG_NAME).open("ab")
+        log = open_log(directory, LOG_NAME)
     except SwarmError as error:
-        fail(error)
-    except OSError as error:
-        stop(f"the state directory {directory} cannot be written: {error.strerror}", hint="give another --state-dir")
+        stop(error.text, _exit_of(error), error.details.get("hint", ""))
     reader, writer = os.pipe()
     arguments = _without_detach_and_token(sys.argv[1:])
     if secret is not None:
@@ -265,7 +264,7 @@ def _report(news: Iterable[str], child: subprocess.Popen[bytes], log: Path) -> N
             told = json.loads(line)
             if "error" in told:
                 child.wait()
-                stop(told["error"], _exit_code(told["code"]), told["hint"])
+                stop(told["error"], Exit(int(told["exit"])), told["hint"])
             if "waiting" in told:
                 output.note(told["waiting"])
             if "ready" in told:
@@ -279,8 +278,14 @@ def _report(news: Iterable[str], child: subprocess.Popen[bytes], log: Path) -> N
     stop(f"the daemon ended before it was ready (exit code {code})", hint=f"{log} tells more")
 
 
-def _exit_code(code: str) -> Exit:
-    return Exit.UNREACHABLE if code in ("unavailable", "not-leader", "timeout") else Exit.FAILED
+def _exit_of(error: SwarmError) -> Exit:
+    """4 is for a cluster that does not answer; a disk that does not take what must be written is this machine's failure."""
+    from swarm.ports.files import StateDirError
+    from swarm.ports.log_store import LogWriteFailed
+    from swarm.ports.task_store import TaskStoreFailed
+
+    of_this_machine = isinstance(error, StateDirError | LogWriteFailed | TaskStoreFailed)
+    return Exit.FAILED if of_this_machine else exit_of(error)
 
 
 # --- status, stop, leave -------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from signal import Signals
 
 from swarm.model.constraints import ConstraintError, parse
+from swarm.model.image import image_problem
 from swarm.model.specs import (
     ClusterSettings,
     ContainerSpec,
@@ -136,8 +137,9 @@ def _process(process: ProcessSpec) -> Iterator[str]:
 
 
 def _container(container: ContainerSpec) -> Iterator[str]:
-    if not container.image or container.image != container.image.strip() or " " in container.image:
-        yield f"image {container.image!r} is not an image reference: write NAME[:TAG] or an image id"
+    image = image_problem(container.image)
+    if image:
+        yield image
     yield from _env(container.env)
     yield from _stop(container.stop_signal, container.stop_grace_s)
     targets = [mount.target for mount in container.mounts]

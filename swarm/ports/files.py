@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from swarm.runtime.errors import ErrorCode, SwarmError
 
@@ -154,6 +154,15 @@ def lock_directory(root: Path) -> DiskFiles:
             {"pid": holder, "path": str(root)},
         ) from None
     return DiskFiles(root, lock)
+
+
+def open_log(root: Path, name: str) -> BinaryIO:
+    """The file at whose end a daemon's output is written; its directory is made if it is not there."""
+    try:
+        root.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        return (root / name).open("ab")
+    except OSError as error:
+        raise _os_error(root, "used as a state directory", error) from None
 
 
 def _sync_directory(path: Path) -> None:

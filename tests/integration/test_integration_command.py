@@ -155,6 +155,26 @@ def test_a_manager_that_starts_says_so_in_words(tmp_path: Path) -> None:
         assert "dispatcher.open_session is" not in told
 
 
+@pytest.mark.parametrize("where", ["/proc/no-state", "file", "file/below"])
+def test_an_unusable_state_directory_is_the_same_error_detached_or_not(tmp_path: Path, where: str) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    directory = str(tmp_path / where)
+    with local_cluster() as cluster:
+        found = [cluster.attempt("up", "--state-dir", directory, *end) for end in ([], ["--detach"])]
+    assert [done.returncode for done in found] == [1, 1]
+    assert found[0].stderr == found[1].stderr
+    assert directory in found[0].stderr or str(tmp_path / "file") in found[0].stderr
+
+
+def test_a_manager_that_cannot_be_reached_is_exit_code_4_detached_or_not(shared: LocalCluster, tmp_path: Path) -> None:
+    token = shared.run("token", "worker", "-q", node="m").strip()
+    for end in ([], ["--detach"]):
+        done = shared.attempt(
+            "join", "127.0.0.1:1", "--state-dir", str(tmp_path / "n"), *end, env={"SWARM_TOKEN": token}
+        )
+        assert (done.returncode, "127.0.0.1:1" in done.stderr) == (4, True), done.stderr
+
+
 def test_the_printed_join_command_works_and_a_typed_token_gets_a_warning(shared: LocalCluster) -> None:
     shown = shared.run("token", "worker", node="m")
     line = next(line.strip() for line in shown.splitlines() if "swarm join" in line)
