@@ -198,9 +198,20 @@ class Judge:
             raise _refused(RefusalCode.EXISTS, Kind.CLUSTER, cluster.id, text)
 
     def _stamped(self, object: T) -> T:
-        if isinstance(object, Task):
-            return cast("T", with_version(object, self._index))
+        match object:
+            case Task():
+                return cast("T", with_version(object, self._index))
+            case Service():
+                revision = self._find(Kind.REVISION, revision_key(object.id, object.revision))
+                return cast("T", self._sharing(object, cast("Revision | None", revision)))
+            case Revision():
+                service = self._find(Kind.SERVICE, object.service_id)
+                return cast("T", self._sharing(object, cast("Service | None", service)))
         return evolve(object, version=self._index)
+
+    def _sharing(self, object: Service | Revision, beside: Service | Revision | None) -> Service | Revision:
+        spec = self._tables.shared.share(object.spec, None if beside is None else beside.spec)
+        return evolve(object, spec=spec, version=self._index)
 
 
 def _refused(code: RefusalCode, kind: Kind, id: str, text: str) -> Refused:

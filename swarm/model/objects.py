@@ -110,7 +110,7 @@ class UpdateStatus:
     """New tasks that failed within their monitoring so far."""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Service:
     """A declared service; its spec is the revision numbered `revision`."""
 
@@ -128,7 +128,7 @@ class Service:
     version: Version = Version(0)
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Revision:
     """An immutable past or present spec of a service. Its store key is `revision_key(service_id, number)`."""
 

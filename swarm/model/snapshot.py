@@ -38,6 +38,10 @@ class Snapshot(Protocol):
         """The spec that the task was made from; None only for a task whose service is gone."""
         ...
 
+    def lone_spec(self, task: Task) -> ServiceSpec | None:
+        """The spec of a task that is the only one of a service that exists; None for every other task."""
+        ...
+
     def service_named(self, name: str) -> Service | None:
         """Case-insensitive."""
         ...

@@ -1,5 +1,7 @@
 """What users write: the desired side of services, nodes and the cluster. Frozen, slotted, no I/O.
 
+Every object can be hashed, so that the store can let equal ones be shared; mappings are compared but do not count for the hash.
+
 Every field has a default that means "as the reference does it", so that fields can be added and old bytes still read.
 Durations are seconds, sizes are bytes, CPU is nano-CPUs (10**9 is one core).
 """
@@ -30,7 +32,7 @@ Labels: TypeAlias = "dict[str, str]"
 
 
 # --- resources -----------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class GenericResource:
     """An amount of a user-defined kind (`items` empty), or named items of it (`amount` is then their number)."""
 
@@ -39,7 +41,7 @@ class GenericResource:
     items: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Resources:
     """What is reserved, allowed or present."""
 
@@ -51,7 +53,7 @@ class Resources:
 NO_RESOURCES = Resources()
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ResourceRequirements:
     """A task's limits (0 = none) and reservations."""
 
@@ -61,7 +63,7 @@ class ResourceRequirements:
 
 
 # --- runtimes ------------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class Mount:
     """One mount of a container: bind or volume with a source, tmpfs without."""
 
@@ -71,14 +73,14 @@ class Mount:
     read_only: bool = False
     driver: str = ""
     """Volume driver; empty means the engine's own `local`."""
-    driver_options: Labels = field(factory=dict)
-    labels: Labels = field(factory=dict)
+    driver_options: Labels = field(factory=dict, hash=False)
+    labels: Labels = field(factory=dict, hash=False)
     tmpfs_size_bytes: int = 0
     tmpfs_mode: int = 0
     options: tuple[str, ...] = ()
 
 
-@frozen
+@frozen(weakref_slot=False)
 class HealthCheck:
     """How a task tells that it is healthy; an empty `test` means the image's own, `("NONE",)` none at all."""
 
@@ -89,7 +91,7 @@ class HealthCheck:
     start_period_s: float = 0.0
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ProcessSpec:
     """A plain process: `command` is the program and its arguments, looked up in PATH; templates are expanded."""
 
@@ -102,7 +104,7 @@ class ProcessSpec:
     stop_grace_s: float | None = None
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ContainerSpec:
     """A container: an image and how to run it. `command` replaces the entrypoint, `args` the command."""
 
@@ -114,7 +116,7 @@ class ContainerSpec:
     user: str = ""
     groups: tuple[str, ...] = ()
     hostname: str = ""
-    labels: Labels = field(factory=dict)
+    labels: Labels = field(factory=dict, hash=False)
     mounts: tuple[Mount, ...] = ()
     network: NetworkMode = NetworkMode.DEFAULT
     stop_signal: str = ""
@@ -126,13 +128,13 @@ class ContainerSpec:
     hosts: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
-    sysctls: Labels = field(factory=dict)
+    sysctls: Labels = field(factory=dict, hash=False)
     ulimits: tuple[str, ...] = ()
     health: HealthCheck | None = None
     registry_auth: str = ""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class GenericSpec:
     """A task for a third-party executor: its kind and an opaque payload."""
 
@@ -144,7 +146,7 @@ RuntimeSpec: TypeAlias = ProcessSpec | ContainerSpec | GenericSpec
 
 
 # --- policies ------------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class RestartPolicy:
     """When, after how long and how often a task that ended is replaced in its slot."""
 
@@ -156,7 +158,7 @@ class RestartPolicy:
     """Attempts are counted within this window; 0 counts them all."""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class UpdateConfig:
     """How a rolling update or rollback proceeds."""
 
@@ -169,7 +171,7 @@ class UpdateConfig:
     order: UpdateOrder = UpdateOrder.STOP_FIRST
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Platform:
     """An architecture and an operating system; an empty field matches any."""
 
@@ -177,7 +179,7 @@ class Platform:
     os: str = ""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Placement:
     """Where tasks may run and how they spread."""
 
@@ -189,15 +191,15 @@ class Placement:
     """Per node; 0 is unlimited."""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class LogDriver:
     """A log driver's name and options."""
 
     name: str = ""
-    options: Labels = field(factory=dict)
+    options: Labels = field(factory=dict, hash=False)
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Port:
     """One published port; `published` 0 asks for any."""
 
@@ -209,19 +211,19 @@ class Port:
 
 
 # --- services ------------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class Replicated:
     """A number of tasks, wherever they fit."""
 
     replicas: int = 1
 
 
-@frozen
+@frozen(weakref_slot=False)
 class Global:
     """One task on every eligible node."""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ReplicatedJob:
     """Tasks that run to completion: `total_completions` of them, `max_concurrent` at a time."""
 
@@ -229,7 +231,7 @@ class ReplicatedJob:
     total_completions: int = 1
 
 
-@frozen
+@frozen(weakref_slot=False)
 class GlobalJob:
     """One task that runs to completion on every eligible node."""
 
@@ -237,7 +239,7 @@ class GlobalJob:
 Mode: TypeAlias = Replicated | Global | ReplicatedJob | GlobalJob
 
 
-@frozen
+@frozen(weakref_slot=False)
 class TaskSpec:
     """What one task of a service is; a difference here makes running tasks dirty."""
 
@@ -260,14 +262,14 @@ class TaskSpec:
                 return kind.lower()
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ServiceSpec:
     """What a user declares. `name` and the kind of `mode` never change after creation."""
 
     name: str
     task: TaskSpec
     mode: Mode = Replicated()
-    labels: Labels = field(factory=dict)
+    labels: Labels = field(factory=dict, hash=False)
     update: UpdateConfig | None = None
     rollback: UpdateConfig | None = None
     ports: tuple[Port, ...] = ()
@@ -276,17 +278,17 @@ class ServiceSpec:
 
 
 # --- nodes ---------------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class NodeSpec:
     """What operators want of a node."""
 
-    labels: Labels = field(factory=dict)
+    labels: Labels = field(factory=dict, hash=False)
     desired_role: Role = Role.WORKER
     membership: Membership = Membership.ACCEPTED
     availability: Availability = Availability.ACTIVE
 
 
-@frozen
+@frozen(weakref_slot=False)
 class NodeDescription:
     """What an agent says of its machine."""
 
@@ -296,7 +298,7 @@ class NodeDescription:
     executors: tuple[str, ...] = ()
     """Runtime kinds that can run here, sorted: `docker`, `process`, third-party ones."""
     engine_version: str = ""
-    engine_labels: Labels = field(factory=dict)
+    engine_labels: Labels = field(factory=dict, hash=False)
     plugins: tuple[tuple[str, str], ...] = ()
     """(type, name) pairs, sorted."""
     certificate_issuer: str = ""
@@ -304,7 +306,7 @@ class NodeDescription:
 
 
 # --- the cluster ---------------------------------------------------------------------------------------------------
-@frozen
+@frozen(weakref_slot=False)
 class RaftSettings:
     """Log compaction; read live."""
 
@@ -314,7 +316,7 @@ class RaftSettings:
     """Entries kept after a snapshot for slow followers."""
 
 
-@frozen
+@frozen(weakref_slot=False)
 class ClusterSettings:
     """What operators may set for the whole cluster."""
 
@@ -325,4 +327,4 @@ class ClusterSettings:
     certificate_expiry_s: float = 2160 * 3600.0
     raft: RaftSettings = RaftSettings()
     revision_history_limit: int = 10
-    labels: Labels = field(factory=dict)
+    labels: Labels = field(factory=dict, hash=False)

@@ -9,7 +9,7 @@ from swarm.model.objects import Node, Task, TaskStatus, revision_key
 from swarm.model.tables import RUNNING
 
 with_version = copier_of(Task, "version")
-_with_assignment = copier_of(Task, "node_id", "status", "generic", "reason", "version")
+with_assignment = copier_of(Task, "node_id", "status", "generic", "reason", "version")
 _with_progress = copier_of(Task, "desired", "status", "reason", "version")
 _with_running_at = copier_of(TaskStatus, "running_at")
 
@@ -46,7 +46,7 @@ def judge_assign(change: Assign, task: Task | None, node: Node | None) -> Refusa
 def assigned(before: Task, change: Assign, node_id: NodeId, index: Version) -> Task:
     """The task bound to the node; `node_id` is the stored node's own string, so that tasks share it."""
     reason = change.reason if change.reason is not None else before.reason
-    return _with_assignment(before, node_id, change.status, change.generic, reason, index)
+    return with_assignment(before, node_id, change.status, change.generic, reason, index)
 
 
 def advanced(before: Task, change: Advance, index: Version) -> Task:

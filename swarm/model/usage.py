@@ -23,11 +23,12 @@ _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 class RevisionUse:
     """A stored revision, what each of its tasks reserves, and how many task records name it."""
 
-    __slots__ = ("host_ports", "memory_bytes", "nano_cpus", "reserves", "revision", "tasks")
+    __slots__ = ("host_ports", "memory_bytes", "nano_cpus", "number", "reserves", "revision", "tasks")
 
     def __init__(self, revision: Revision) -> None:
         reserved = revision.spec.task.resources.reservations
         self.revision = revision
+        self.number = revision.number
         self.nano_cpus = reserved.nano_cpus
         self.memory_bytes = reserved.memory_bytes
         self.host_ports: tuple[HostPort, ...] = tuple(

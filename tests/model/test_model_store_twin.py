@@ -261,3 +261,20 @@ def test_the_store_and_its_slow_twin_agree(drawn: list[list[list[Any]]]) -> None
     check_same(restored, twin)
     assert restored.version == store.version
     assert store.restore(restored.dump(), restored.version) == []
+
+
+lone = st.tuples(st.sampled_from(TASKS), st.sampled_from((*NODES, "gone")), statuses, claims, VERSIONS)
+stops = st.builds(Advance, st.sampled_from(TASKS), states, st.none() | statuses)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.one_of(lone, lone, lone, stops), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_a_run_of_assignments_in_one_entry_is_one_after_the_other(drawn: list[list[Any]]) -> None:
+    store, twin = Store(), Twin()
+    store.apply([START], 1)
+    twin.apply(START, 1)
+    for index, run in enumerate(drawn, start=2):
+        groups = [(with_version(change, twin),) for change in run]
+        results, _ = store.apply(groups, index)
+        assert [result is None for result in results] == [twin.apply(group, index) for group in groups]
+    check_same(store, twin)

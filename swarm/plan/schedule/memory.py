@@ -91,11 +91,28 @@ class SchedulerMemory:
 
     def load(self, view: Snapshot, tasks_max: int) -> bool:
         """Take in pending tasks that were noted at the start, at most so many; whether none is left."""
-        for _ in range(min(tasks_max, len(self.to_load))):
-            task = view.task(self.to_load.pop().id)
-            if task is not None and task.status.state <= _PENDING:
-                self.enqueue(self.add(task))
-        return not self.to_load
+        to_load, task_of, groups, queue = self.to_load, view.task, self.groups, self.queue
+        group: Group | None = None
+        for _ in range(min(tasks_max, len(to_load))):
+            task = task_of(to_load.pop().id)
+            if task is None or task.status.state > _PENDING:
+                continue
+            if (
+                group is not None
+                and task.service_id == group.service_id
+                and task.revision == group.revision
+                and not task.node_id
+                and task.desired <= _COMPLETE
+            ):
+                # Another one of the group that was just added to and queued.
+                group.tasks[task.id] = None
+                continue
+            key = self.add(task)
+            found = groups.get(key)
+            if found is not None:
+                queue[key] = None
+            group = found if isinstance(found, Group) else None
+        return not to_load
 
     @property
     def has_work(self) -> bool:

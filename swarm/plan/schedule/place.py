@@ -17,18 +17,24 @@ from swarm.plan.schedule.filters import Filter, has_ports, has_resources, room_f
 from swarm.plan.schedule.need import Demand
 from swarm.plan.schedule.pools import GroupStanding, Leaf, Pool
 from swarm.plan.schedule.preferences import Path, Taker, path_of, tree
-from swarm.plan.schedule.rank import INDEX_MASK, LOAD_MASK, ONE_REPLICA, STANDING_SHIFT, key_for
+from swarm.plan.schedule.rank import INDEX_MASK, LOAD_MASK, ONE_ACTIVE, ONE_REPLICA, STANDING_SHIFT, key_for
 from swarm.plan.schedule.room import Room
 
 Choice: TypeAlias = tuple[Room, int, int, tuple[GenericResource, ...]]
 """A node for one task: its room, the tasks of the service and all tasks that it had before, generic resources claimed."""
 
 
-def take_lone(pool: Pool) -> Choice | None:
-    """A node for the only task of a service, from a shared pool without preferences: the pool's best, and nothing else."""
+def take_lone(pool: Pool, count: int) -> list[Choice]:
+    """Nodes for so many tasks that are each the only one of its service, from a shared pool without preferences.
+
+    Each gets the pool's best node, and nothing else is looked at; fewer when no node takes any more.
+    """
     leaf = pool.leaves[()]
     heap, stored, rooms, need = leaf.heap, leaf.stored, pool.fleet.rooms, pool.demand.need
-    while heap:
+    reserves = need.reserves
+    claimed: tuple[GenericResource, ...] = ()
+    chosen: list[Choice] = []
+    while heap and len(chosen) < count:
         entry = heap[0]
         index = entry & INDEX_MASK
         if stored.get(index) != entry:
@@ -39,17 +45,20 @@ def take_lone(pool: Pool) -> Choice | None:
         if room.key != entry:
             heapreplace(heap, room.key)
             stored[index] = room.key
-        elif need.reserves and not has_resources(need, room):
+            continue
+        active = room.active
+        if not reserves:  # `Room.claim` for a task that holds nothing
+            room.active, room.key = active + 1, entry + ONE_ACTIVE
+        elif has_resources(need, room):
+            claimed = room.claim(need, ())
+        else:
             heappop(heap)
             pool.reject(index, Filter.RESOURCES)
-        else:
-            active = room.active
-            claimed = room.claim(need, ())
-            entry = room.key
-            heapreplace(heap, entry)
-            stored[index] = entry
-            return room, 0, active, claimed
-    return None
+            continue
+        heapreplace(heap, room.key)
+        stored[index] = room.key
+        chosen.append((room, 0, active, claimed))
+    return chosen
 
 
 class SharedTaker:
@@ -175,7 +184,9 @@ class GroupTaker:
         heap, stored, rooms, counts = self._leaf.heap, self._leaf.stored, self._pool.fleet.rooms, self._group.counts
         need, ports = self._pool.demand.need, self._pool.demand.ports
         careful = self._pool.demand.can_fill or bool(self._group.faults)
+        plain = not need.reserves and not ports
         chosen: list[Choice] = []
+        claimed: tuple[GenericResource, ...]
         while heap and len(chosen) < count:
             entry = heap[0]
             index = entry & INDEX_MASK
@@ -195,10 +206,14 @@ class GroupTaker:
                 index = room.index
                 replicas = counts.get(index, 0)
             load, active = room.key, room.active
-            claimed = room.claim(need, ports)
             counts[index] = replicas + 1
             # One task more of the service, and what the claim added to the node's load.
-            entry += ONE_REPLICA + room.key - load
+            if plain:  # `Room.claim` for a task that holds nothing
+                room.active, room.key, claimed = active + 1, load + ONE_ACTIVE, ()
+                entry += ONE_REPLICA + ONE_ACTIVE
+            else:
+                claimed = room.claim(need, ports)
+                entry += ONE_REPLICA + room.key - load
             heapreplace(heap, entry)
             stored[index] = entry
             chosen.append((room, replicas, active, claimed))

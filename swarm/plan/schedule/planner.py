@@ -22,14 +22,14 @@ from swarm.model.ids import Ids, Instant, NodeId, TaskId
 from swarm.model.objects import Cluster, Node, Task, TaskStatus
 from swarm.model.reasons import Reason, ReasonCode
 from swarm.model.snapshot import Snapshot
-from swarm.model.specs import GenericResource
+from swarm.model.specs import GenericResource, TaskSpec
 from swarm.model.states import TaskState
 from swarm.plan.base import Plan
 from swarm.plan.schedule import report
 from swarm.plan.schedule.filters import failure, no_node_text, obstacle
 from swarm.plan.schedule.memory import GO_ON, RETRY, SchedulerMemory
 from swarm.plan.schedule.memory import Group as Waiting
-from swarm.plan.schedule.need import Demand, Need, shape_of
+from swarm.plan.schedule.need import Demand, Need
 from swarm.plan.schedule.place import Pour, take_lone
 from swarm.plan.schedule.pools import GroupStanding, Pool
 
@@ -72,8 +72,11 @@ class Scheduler:
         before, after = event.before, event.after
         kind = event.kind
         if kind is _TASK:
-            assert before is None or isinstance(before, Task)
             assert after is None or isinstance(after, Task)
+            if after is not None and memory.in_flight.get(after.id) == after.node_id:
+                del memory.in_flight[after.id]  # what this scheduler decided itself: most events, so it is asked first
+                return ()
+            assert before is None or isinstance(before, Task)
             return memory.task_changed(before, after)
         if kind is Kind.NODE:
             assert before is None or isinstance(before, Node)
@@ -201,46 +204,52 @@ class _Turn:
     def _place_lone(self, keys: Iterable[str]) -> list[str]:
         """Place the tasks that are the only one of their service; gives the keys that need the long way.
 
-        Most groups of a busy cluster are such, so this is one loop that spares them everything that a larger group needs.
+        Most groups of a busy cluster are such: they spare everything that a larger group needs. Those that ask for the same,
+        one after the other, are placed together.
         """
-        view, memory, assigned = self.view, self.memory, self.assigned
-        task_of, spec_of, service_of, count_of = view.task, view.spec_of, view.service, view.count_tasks_of_service
-        waiting, queue, failures, in_flight = memory.groups, memory.queue, memory.failures.by_group, memory.in_flight
-        needs, pools = memory.needs, dict[Need, tuple[Pool, report.Words] | None]()
-        groups, left = self.groups, []
+        task_of, lone_spec = self.view.task, self.view.lone_spec
+        waiting, failures = self.memory.groups, self.memory.failures.by_group
+        asked: TaskSpec | None = None
+        need: Need | None = None
+        alike: list[tuple[str, Task]] = []
+        left: list[str] = []
         for key in keys:
             id = waiting.get(key)
             task = None if id is None or isinstance(id, Waiting) else task_of(id)
-            if task is None or task.status.state > _PENDING:
+            spec = None if task is None or task.status.state > _PENDING else lone_spec(task)
+            if task is None or spec is None or spec.ports or key in failures:
                 left.append(key)
                 continue
-            service_id, spec = task.service_id, spec_of(task)
-            if spec is None or count_of(service_id) != 1 or spec.ports or service_of(service_id) is None:
-                left.append(key)
-                continue
-            need = needs.get(shape_of(spec.task)) or memory.need(spec.task)
-            if need not in pools:
-                pools[need] = self._pool_for_lone(need)
-            found = pools[need]
-            choice = take_lone(found[0]) if found is not None and key not in failures else None
-            if found is None or choice is None:
-                left.append(key)
-                continue
-            room, _, active, claimed = choice
-            node_id = room.node.id
-            change = _new_assign(id, task.version, node_id, assigned, claimed, found[1].placed(room, 0, active))
-            groups.append((change,))
-            in_flight[task.id] = node_id
+            if spec.task is not asked:  # the store lets equal specs be one object
+                asked, before, need = spec.task, need, self.memory.need(spec.task)
+                if before is not None and before is not need:
+                    left += self._place_alike(before, alike)
+                    alike = []
+            alike.append((key, task))
+        return left if need is None else left + self._place_alike(need, alike)
+
+    def _place_alike(self, need: Need, alike: list[tuple[str, Task]]) -> list[str]:
+        """Place single tasks with the same need; gives the keys of those that need the long way."""
+        pool = self._pool_for_lone(need)
+        if pool is None:
+            return [key for key, _ in alike]
+        waiting, queue, in_flight = self.memory.groups, self.memory.queue, self.memory.in_flight
+        placed, assigned, groups = report.Words(pool).placed, self.assigned, self.groups
+        choices = take_lone(pool, len(alike))
+        for (key, task), (room, _, active, claimed) in zip(alike, choices, strict=False):
+            id, node_id = task.id, room.node.id
+            groups.append((_new_assign(id, task.version, node_id, assigned, claimed, placed(room, 0, active)),))
+            in_flight[id] = node_id
             del waiting[key]
             queue.pop(key, None)
-        return left
+        return [key for key, _ in alike[len(choices) :]]
 
-    def _pool_for_lone(self, need: Need) -> tuple[Pool, report.Words] | None:
+    def _pool_for_lone(self, need: Need) -> Pool | None:
         if need.preferences:
             return None
         pool = self.memory.shared_pool(need)
         self.nodes_left -= pool.catch_up(self.view, self.nodes_left)
-        return (pool, report.Words(pool)) if pool.is_current else None
+        return pool if pool.is_current else None
 
     def _as_group(self, key: str) -> Waiting | None:
         """The group behind a key; None, and forgotten, when its only task is gone."""
@@ -314,19 +323,24 @@ class _Turn:
 
     def _pour(self, group: Waiting, pour: Pour) -> bool:
         """Place tasks until none is left, none fits (both True), or the turn is used up (False)."""
-        waiting = group.tasks
+        waiting, task_of = group.tasks, self.view.task
         tasks: list[Task] = []
         for id in list(islice(waiting, self.changes_left)):
-            task = self.view.task(id)
+            task = task_of(id)
             if task is None or task.status.state > _PENDING:
                 del waiting[id]
             else:
                 tasks.append(task)
-        words = report.Words(pour.pool)
-        assigned = self.assigned
+        placed, assigned = report.Words(pour.pool).placed, self.assigned
+        groups, in_flight = self.groups, self.memory.in_flight
         for task, (room, replicas, active, claimed) in zip(tasks, pour.take(len(tasks)), strict=False):
-            self._assign(task, room.node.id, assigned, claimed, words.placed(room, replicas, active))
-            del waiting[task.id]
+            # As `_assign` does; written out, since this runs for every task of a large service.
+            id, node_id, reason, made = task.id, room.node.id, placed(room, replicas, active), task.reason
+            if made is not None and made.previous_task:
+                reason = _with_predecessor(reason, made)
+            groups.append((_new_assign(id, task.version, node_id, assigned, claimed, reason),))
+            in_flight[id] = node_id
+            del waiting[id]
         return not waiting or pour.is_full
 
     def _blocked(self, key: str, group: Waiting, pour: Pour) -> bool:

@@ -22,14 +22,21 @@ class Words:
         self._preferences = pool.demand.need.preferences
         self._candidates = pool.candidates
         self._reasons: dict[tuple[int, int, Path], Reason] = {}
+        self._latest: tuple[int, int, Reason] | None = None
+        """The last answer without a path: nodes are filled evenly, so that the next one is mostly the same."""
 
     def placed(self, room: Room, replicas: int, active: int) -> Reason:
         """Why this node, which had so many tasks of the service and in all before."""
+        latest = self._latest
+        if latest is not None and latest[0] == replicas and latest[1] == active:
+            return latest[2]
         path = path_of(self._preferences, room.node) if self._preferences else _NO_PATH
         key = (replicas, active, path)
         reason = self._reasons.get(key)
         if reason is None:
             reason = self._reasons[key] = Reason(ReasonCode.PLACED, self._text(key))
+        if not self._preferences:
+            self._latest = replicas, active, reason
         return reason
 
     def _text(self, key: tuple[int, int, Path]) -> str:
