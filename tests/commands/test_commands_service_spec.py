@@ -124,6 +124,12 @@ def test_removing_what_is_not_there_is_an_error_and_not_silence() -> None:
         changed_spec(process(env=["A=1"]), {"env_rm": ["B"]}, [])
 
 
+def test_a_cluster_volume_cannot_be_asked_for() -> None:
+    """There are none: neither stale ones, nor one of several, nor published ones, nor secrets of their own."""
+    with pytest.raises(ValueError, match="mount type 'cluster' is not known: bind, volume or tmpfs"):
+        new_spec({"name": "web", "image": "nginx", "mount": ["type=cluster,source=group:fast,target=/data"]}, [])
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -57,6 +57,14 @@ async def test_lines(layout: Layout) -> None:
     assert await read(layout) == [b"one", b"", b"two\r", b"\xff\0bytes", b"last without newline"]
 
 
+async def test_24_2_logs_are_not_throttled(layout: Layout) -> None:
+    """There, after 10 MiB one byte a second came through."""
+    lines = 12 * 1024
+    write(layout, (b"x" * 1023 + b"\n") * lines)
+    for _ in range(2):
+        assert len(await read(layout)) == lines, "nor does a second reader pay for the first"
+
+
 async def test_long_line_comes_in_pieces(layout: Layout) -> None:
     line = os.urandom(LINE_BYTES_MAX * 3 + 5).replace(b"\n", b"x")
     write(layout, b"before\n" + line + b"\nafter\n")

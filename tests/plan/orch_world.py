@@ -2,7 +2,7 @@
 
 The agents are simulated in steps: `agents()` lets every reachable node move each of its tasks one step, `run()` alternates
 planning, placing and agents until all is at rest at this instant, `pass_time()` moves the clock from wake to wake. Ids are short
-and count up, so that stories can be read. Every commit is checked against what must always hold.
+and count up, so that stories can be read. Every commit is checked against what must always hold (`orch_invariants`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from attrs import evolve
+from orch_invariants import Author, Signed, check
 
+from swarm.actors.control.writes import rollback_service
 from swarm.model.changes import Advance, Assign, Change, Create, Delete, Group, Kind, Update
 from swarm.model.events import Event
 from swarm.model.ids import ClusterId, Instant, NodeId, RevisionNumber, ServiceId, TaskId
@@ -92,13 +94,17 @@ class World:
         """Tasks that do not stop."""
         self.silent: set[NodeId] = set()
         """Nodes that neither hear nor tell."""
+        self.lasting = False
+        """Tasks of jobs run until they are reported as ended."""
         self.full: set[NodeId] = set()
         """Nodes that take no further task."""
         self.scheduled = any(planner.name == "scheduler" for planner in all)
         """The real scheduler places, so that nobody else does."""
         self.checks: list[Callable[[World, Event], None]] = []
         self._service_ids = CountingIds("s")
-        self.rehearsal = Rehearsal(Store(), list(all) or planners(), NOON, CountingIds())
+        self._author = Author()
+        signed: list[Planner[Any]] = [Signed(planner, self._author) for planner in list(all) or planners()]
+        self.rehearsal = Rehearsal(Store(), signed, NOON, CountingIds())
         self.rehearsal.listener = self._seen
         self.commit(Create(Cluster(ClusterId("c"), settings or ClusterSettings())))
         for name in nodes.split():
@@ -154,6 +160,7 @@ class World:
 
     # --- changing --------------------------------------------------------------------------------------------------
     def commit(self, *changes: Change) -> None:
+        self._author.name = ""
         results, _ = self.rehearsal.commit([tuple(changes)])
         assert results == [None], results
 
@@ -215,12 +222,9 @@ class World:
         self.declare(evolve(self.service(name).spec, mode=Replicated(replicas)))
 
     def roll_back(self, name: str = "web") -> None:
-        """As a user asks for it: the previous spec, and the newer one as the one before."""
-        service = self.service(name)
-        assert service.previous is not None
-        target = self.store.revision(service.id, service.previous)
-        assert target is not None
-        self.declare(target.spec, status=UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.now))
+        """As a user asks for it."""
+        _, group = rollback_service(self.store, name, None, NodeId("m"), self.now)
+        self.commit(*group)
 
     def remove(self, name: str = "web") -> None:
         self.commit(Delete(Kind.SERVICE, self.service(name).id))
@@ -292,7 +296,7 @@ class World:
         if self.program(task) in self.broken and task.status.state is not TaskState.RUNNING:
             return TaskState.FAILED
         if task.desired is TaskState.COMPLETE and task.status.state is TaskState.RUNNING:
-            return TaskState.COMPLETE
+            return None if self.lasting else TaskState.COMPLETE
         return TaskState.RUNNING
 
     def run(self) -> None:
@@ -319,8 +323,9 @@ class World:
 
     def _seen(self, events: Iterable[Event]) -> None:
         for event in events:
-            for check in self.checks:
-                check(self, event)
+            check(self.store, event, self._author.name)
+            for look in self.checks:
+                look(self, event)
 
 
 def nothing_to_do(world: World, all: Sequence[Planner[Any]] = ()) -> list[Group]:

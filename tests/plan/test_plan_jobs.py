@@ -229,3 +229,21 @@ def test_a_new_run_of_a_global_job_replaces_the_old_one() -> None:
     world.declare(spec(mode=GlobalJob(), version="2", restart=NOW))
     world.run()
     assert [(task.job_iteration, world.program(task)) for task in world.tasks()] == [(1, "2")] * 2
+
+
+def test_a_run_that_still_stops_is_waited_for_when_its_node_takes_tasks_again() -> None:
+    world = World("a")
+    world.lasting = True
+    world.create(spec(mode=GlobalJob(), restart=NOW))
+    world.run()
+    (first,) = world.running()
+    world.stubborn = {first.id}
+    world.set_node("a", availability=Availability.DRAIN)
+    world.run()
+    world.set_node("a", availability=Availability.ACTIVE)
+    world.run()
+    (second,) = world.live()
+    assert second.status.state is TaskState.READY, "never two runs of one slot"
+    world.stubborn.clear()
+    world.run()
+    assert [task.id for task in world.running()] == [second.id]

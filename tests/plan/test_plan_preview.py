@@ -6,7 +6,7 @@ from orch_world import CountingIds, World, spec
 
 from swarm.model.ids import NodeId
 from swarm.model.specs import Global, Mode, Placement, Replicated, ReplicatedJob, UpdateConfig
-from swarm.model.states import Availability, UpdateOrder
+from swarm.model.states import Availability, UpdateOrder, UpdateState
 from swarm.plan.preview import PlannedStep, dump_of, preview, preview_slices
 
 
@@ -64,6 +64,16 @@ def test_global_services_and_jobs() -> None:
     world.set_node("b", availability=Availability.DRAIN)
     assert [step.node_id for step in planned(world, 0, "g", mode=Global())] == ["a", "c"]
     assert len(planned(world, 0, "j", mode=ReplicatedJob(2, 10))) == 2
+
+
+def test_what_follows_a_paused_update_is_not_paused() -> None:
+    world = running(3)
+    world.broken = {"2"}
+    world.declare(spec(replicas=3, version="2"))
+    world.pass_time(60)
+    assert world.update_state() is UpdateState.PAUSED
+    steps = planned(world, 3, version="3")
+    assert {step.slot for step in steps if step.verb != "stop"} == {1, 2, 3} and "keep" not in verbs(steps)
 
 
 def test_a_large_update_is_rehearsed_in_few_steps() -> None:

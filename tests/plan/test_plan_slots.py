@@ -111,7 +111,9 @@ def test_a_window_counts_restarts_made_within_it_and_before_the_end() -> None:
     last = ended(restarts=3, made=90, at=100)
     history = [ended(restarts=1, made=50), ended(restarts=2, made=51), last, ended(restarts=4, made=100)]
     assert not judge(last, policy, history, RevisionNumber(1)).restart  # 51 and 90
-    assert judge(last, policy, [history[0], last], RevisionNumber(1)).restart  # 90 alone: 50 is not after 50
+    assert judge(
+        last, policy, [history[0], last, history[3]], RevisionNumber(1)
+    ).restart  # 90 alone: 50 and 100 are not within
 
 
 def test_counts_go_on_within_a_revision_only() -> None:
