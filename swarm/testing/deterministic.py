@@ -1,20 +1,55 @@
 """Trio under a seed: the same tasks take their steps in the same order in every run. Only this file touches trio's internals.
 
 Trio shuffles the tasks that are ready, so that nobody counts on their order. With `_ALLOW_DETERMINISTIC_SCHEDULING` it sorts
-them first, and with `_r` seeded the shuffle is the same each time: still every order, but one that a seed brings back. Both
-names are private, so the trio version is pinned and `tests/testing/test_testing_deterministic.py` fails should they change.
+them first, and with `_r` seeded the shuffle is the same each time: still every order, but one that a seed brings back. What it
+cancels, though, it takes from sets and from a heap that breaks ties by address, and an abort function may wake another task (a
+call that is given up wakes the writer that tells the peer): here both keep the order in which they were filled.
+All of it is private: the trio version is pinned and `tests/testing/test_testing_deterministic.py` fails should they change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from heapq import heappush
+from itertools import count
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
 from trio._core import _run
 
 T = TypeVar("T")
+
+
+class _Ordered(dict[Any, None]):
+    """What trio asks of a set, in the order in which it was filled."""
+
+    def add(self, one: Any) -> None:
+        """At the end, unless it is there."""
+        self[one] = None
+
+    remove = dict.__delitem__
+
+
+@contextmanager
+def _cancelled_in_order() -> Iterator[None]:
+    """Cancel the tasks and scopes within a scope, and the scopes of one deadline, in the order in which they came up."""
+    made, add, numbers = _run.CancelStatus.__init__, _run.Deadlines.add, count()
+
+    def make(self: Any, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self._children, self._tasks = _Ordered(), _Ordered()
+
+    def push(self: Any, deadline: float, cancel_scope: Any) -> None:
+        heappush(self._heap, (deadline, next(numbers), cancel_scope))
+        self._active += 1
+
+    _run.CancelStatus.__init__, _run.Deadlines.add = make, push  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        _run.CancelStatus.__init__, _run.Deadlines.add = made, add  # type: ignore[method-assign]
 
 
 def run_seeded(seed: str, function: Callable[..., Awaitable[T]], *args: object) -> T:
@@ -24,7 +59,8 @@ def run_seeded(seed: str, function: Callable[..., Awaitable[T]], *args: object) 
     _run._r.seed(seed)
     try:
         clock = trio.testing.MockClock(autojump_threshold=0.0)
-        return trio.run(function, *args, clock=clock, strict_exception_groups=True)
+        with _cancelled_in_order():
+            return trio.run(function, *args, clock=clock, strict_exception_groups=True)
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
         _run._r.setstate(state)

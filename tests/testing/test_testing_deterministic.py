@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
 import trio
 
 from swarm.testing.deterministic import run_seeded
@@ -29,6 +32,39 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
     others = {tuple(run_seeded(seed, race)[0]) for seed in "bcdefgh"}
     assert len(others | {tuple(first)}) > 4, "the order does not depend on the seed: trio's private hook has changed"
     assert took == 3600, "virtual time"
+
+
+async def abortion(*, by_deadline: bool) -> list[int]:
+    """In which order the abort functions of parked tasks are called: by one cancel, or by deadlines that are all the same."""
+    order: list[int] = []
+
+    async def parked(number: int) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            order.append(number)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        with trio.CancelScope(deadline=9.0 if by_deadline else float("inf")):
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(parked, number)
+        await trio.sleep(1)
+        if not by_deadline:
+            nursery.cancel_scope.cancel()
+    return order
+
+
+@pytest.mark.parametrize("by_deadline", [False, True])
+def test_what_is_cancelled_together_is_cancelled_in_the_same_order(by_deadline: bool) -> None:
+    """Seed 20250 had one of two hashes: trio cancels from sets, and an abort function woke the writer of a connection."""
+    keep: list[object] = []  # other objects between the runs, so that addresses differ
+    orders = []
+    for number in range(5):
+        orders.append(run_seeded("a", partial(abortion, by_deadline=by_deadline)))
+        keep.append([object() for _ in range(number * 997)])
+    assert len(orders[0]) == 100
+    assert all(order == orders[0] for order in orders)
 
 
 def test_the_hook_is_left_as_it_was() -> None:
