@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,10 @@ class Demo:
         """Run the command against a node's daemon and give what it printed; a failure ends the demo."""
         where = ["--socket", str(self.directory / node / "swarm.sock")] if node else []
         command = [sys.executable, "-m", "swarm", *_with_socket(list(arguments), where)]
-        if show:
-            print(f"$ swarm {' '.join(arguments)}", flush=True)
         environment = {**os.environ, **(env or {})}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STEP_LIMIT_S)
-        if show:
-            sys.stdout.write(done.stderr + done.stdout)
-            sys.stdout.flush()
+        if show:  # at once, since nodes are started side by side
+            print(f"$ swarm {' '.join(arguments)}\n{done.stderr}{done.stdout}", end="", flush=True)
         if done.returncode:
             raise DemoFailed(f"swarm {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}")
         return done.stdout
@@ -77,6 +75,17 @@ class Demo:
             self.swarm("join", self.addresses[MANAGERS[0]], *options, env={"SWARM_TOKEN": token})
         else:
             self.swarm("up", *options)
+        self.seen[self.status(name)["pid"]] = name
+
+    def start_each(self, names: Sequence[str], token: str) -> None:
+        """Start nodes one after the other."""
+        for name in names:
+            self.start(name, token)
+
+    def start_again(self, name: str) -> None:
+        """Start the daemon of a node that was killed: it goes on from its state directory."""
+        self.swarm("up", "--state-dir", str(self.directory / name), "--detach")
+        self.down.discard(name)
         self.seen[self.status(name)["pid"]] = name
 
     def status(self, name: str) -> Any:
@@ -175,10 +184,13 @@ def form_cluster(demo: Demo) -> None:
     demo.start(MANAGERS[0])
     manager_token = demo.swarm("token", "manager", "-q", node=MANAGERS[0]).strip()
     worker_token = demo.swarm("token", "worker", "-q", node=MANAGERS[0]).strip()
-    for name in MANAGERS[1:]:
-        demo.start(name, manager_token)
-    for name in WORKERS:
-        demo.start(name, worker_token)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        joins = [
+            pool.submit(demo.start_each, names, token)
+            for names, token in ((MANAGERS[1:], manager_token), (WORKERS, worker_token))
+        ]
+    for join in joins:
+        join.result()
     demo.until("all nodes are ready", lambda: _ready(demo) == len(MANAGERS) + len(WORKERS))
     demo.swarm("node", "ls", node=demo.manager())
 
@@ -238,6 +250,10 @@ def lose_worker(demo: Demo, prefix: int) -> None:
     print(f"all {REPLICAS} replicas run again, none on {lost}, after {monotonic_seconds() - began:.2f} s")
     demo.swarm("svc", "ps", "web", "--running", node=demo.manager())
     fetch_all(demo, prefix, REPLICAS)
+    say(f"{lost} does not come back: it is forgotten, with what it ran")
+    demo.swarm("node", "rm", "--force", lost, node=demo.manager())
+    if any(view["node"]["description"]["hostname"] == lost for view in demo.json("node", "ls")):
+        raise DemoFailed(f"{lost} was removed and is still listed")
 
 
 def _elsewhere(demo: Demo, lost: str) -> list[Any]:
@@ -245,7 +261,7 @@ def _elsewhere(demo: Demo, lost: str) -> list[Any]:
 
 
 def lose_leader(demo: Demo) -> None:
-    """The leader is killed; another manager takes writes."""
+    """The leader is killed; another manager takes writes; the lost one comes back."""
     nodes = demo.json("node", "ls")
     leader = next(view["node"]["description"]["hostname"] for view in nodes if view["leader"])
     say(f"the leader, {leader}, is killed")
@@ -258,7 +274,14 @@ def lose_leader(demo: Demo) -> None:
     print(f"the next write was accepted after {monotonic_seconds() - began:.2f} s")
     if {view["task"]["id"] for view in demo.running()} != before:
         raise DemoFailed("losing the leader moved tasks")
+    say(f"{leader} is started again: it catches up and follows")
+    demo.start_again(leader)
+    demo.until("all managers are reachable", lambda: _reachable(demo) == len(MANAGERS))
     demo.swarm("node", "ls", node=demo.manager())
+
+
+def _reachable(demo: Demo) -> int:
+    return sum(bool(view["leader"] or view["reachable"]) for view in demo.json("node", "ls"))
 
 
 def change_service(demo: Demo, prefix: int) -> None:
@@ -299,14 +322,30 @@ def cleaned_up(demo: Demo) -> Iterator[None]:
         _print_logs(demo)
         raise
     finally:
-        sessions = {session for pid in demo.seen if (session := _session_of(pid))}
-        for pid, session in list(_sessions()):
-            if session in sessions and pid != os.getpid():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        _end_all(demo)
         shutil.rmtree(demo.directory, ignore_errors=True)
+
+
+def _end_all(demo: Demo) -> None:
+    """Kill what was seen, with its session, and whatever names the demo's directory: a start that failed was not seen."""
+    mark = os.fsencode(demo.directory)
+    sessions = {session for pid in demo.seen if (session := _session_of(pid))}
+    for pid, session in list(_sessions()):
+        if pid != os.getpid() and (session in sessions or mark in _about(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _about(pid: int) -> bytes:
+    """A process's command line and environment; empty when it is gone or somebody else's."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def _stopped(_number: int, _frame: object) -> None:
+    raise DemoFailed("it was told to stop")
 
 
 def _print_logs(demo: Demo) -> None:
@@ -316,6 +355,7 @@ def _print_logs(demo: Demo) -> None:
 
 def main() -> None:
     """The whole demo; exit code 1 when a step did not happen."""
+    signal.signal(signal.SIGTERM, _stopped)
     demo = Demo(Path(tempfile.mkdtemp(prefix="swarm-demo-")))
     try:
         with cleaned_up(demo):
@@ -326,8 +366,8 @@ def main() -> None:
             lose_leader(demo)
             change_service(demo, prefix)
             stop_all(demo)
-    except (DemoFailed, subprocess.TimeoutExpired) as error:
-        sys.stderr.write(f"\nthe demo failed: {error}\n")
+    except (DemoFailed, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        sys.stderr.write(f"\nthe demo failed: {str(error) or 'interrupted'}\n")
         sys.exit(1)
     if demo.directory.exists():
         sys.exit(f"the demo failed: {demo.directory} is left")

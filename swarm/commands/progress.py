@@ -89,7 +89,7 @@ def wait_for_service(context: Context, service: Service, wait: Wait, removal: bo
 
 def _service_line(name: str, progress: ServiceProgress, removal: bool) -> str:
     if removal:
-        return f"{name}: removed" if progress.removed else f"{name}: {output.tasks(progress.stopping)} still to stop"
+        return ", ".join([f"{name}: {progress.text}", *progress.blocked[:2]])
     counts = f"{progress.running}/{progress.desired}"
     if progress.converged:
         return f"{name}: {counts} converged"

@@ -7,16 +7,17 @@ user will change it. Tasks on nodes that cannot be reached are never waited for.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 from attrs import define, field, frozen
 
 from swarm.model.ids import Ids, Instant, NodeId, RevisionNumber, ServiceId
-from swarm.model.objects import Service, Task
+from swarm.model.objects import Node, Service, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.snapshot import Snapshot
 from swarm.model.specs import Global, GlobalJob, Replicated, ReplicatedJob
-from swarm.model.states import TaskState, UpdateState
+from swarm.model.states import NodeState, TaskState, UpdateState
 from swarm.plan.context import Place, ServiceContext, short
 from swarm.plan.eligible import Standing, standing_of
 from swarm.plan.jobs import Progress, current_tasks, progress_of
@@ -83,7 +84,7 @@ def service_facts(view: Snapshot, service_id: ServiceId, now: Instant) -> Servic
     service = view.service(service_id)
     tasks = view.tasks_of_service(service_id)
     if service is None:
-        return _removal(service_id, tasks)
+        return _removal(view, service_id, tasks)
     ctx = ServiceContext(view, service, now, _NoIds())
     match service.spec.mode:
         case Replicated(replicas):
@@ -126,10 +127,23 @@ def drain_facts(view: Snapshot, node_id: NodeId) -> DrainFacts:
     return DrainFacts(node_id, len(held), not held, tuple(waits)[:BLOCKED_MAX])
 
 
-def _removal(service_id: ServiceId, tasks: Collection[Task]) -> ServiceFacts:
+def _removal(view: Snapshot, service_id: ServiceId, tasks: Collection[Task]) -> ServiceFacts:
     left = len(tasks)
     text = f"{left} task{'s' if left != 1 else ''} still to stop" if left else "removed"
-    return ServiceFacts(service_id, "", 0, 0, not left, removed=not left, text=text, stopping=left)
+    silent = Counter(task.node_id for task in tasks if _is_silent(view.node(task.node_id)))
+    waits = tuple(f"{count} on {_hostname(view, id)}, which does not answer" for id, count in sorted(silent.items()))
+    return ServiceFacts(
+        service_id, "", 0, 0, not left, removed=not left, text=text, blocked=waits[:BLOCKED_MAX], stopping=left
+    )
+
+
+def _is_silent(node: Node | None) -> bool:
+    return node is not None and node.status.state in (NodeState.DISCONNECTED, NodeState.UNKNOWN)
+
+
+def _hostname(view: Snapshot, id: NodeId) -> str:
+    node = view.node(id)
+    return (node.description.hostname if node is not None else "") or id
 
 
 # --- counting ------------------------------------------------------------------------------------------------------

@@ -160,6 +160,20 @@ def test_a_removed_service_is_followed_to_its_end() -> None:
     assert service_facts(world.store, ServiceId("nobody"), world.now).removed
 
 
+def test_a_removal_says_which_silent_nodes_hold_it_up() -> None:
+    world = World("a b")
+    id = world.create(spec(replicas=2))
+    world.run()
+    world.set_node("b", state=NodeState.DISCONNECTED)
+    world.remove()
+    world.run()
+    found = service_facts(world.store, id, world.now)
+    assert (found.text, found.blocked) == ("1 task still to stop", ("1 on b, which does not answer",))
+    world.set_node("b", state=NodeState.DOWN)
+    world.run()
+    assert service_facts(world.store, id, world.now).removed
+
+
 def test_a_global_service_wants_one_a_suitable_node() -> None:
     world = World("a b c")
     world.set_node("b", availability=Availability.DRAIN)
