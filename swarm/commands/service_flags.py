@@ -116,7 +116,11 @@ SERVICE_FLAGS: tuple[ServiceFlag, ...] = (
         ServiceFlag("--restart-delay", Takes.TEXT, "Wait before a replacement starts (default 5s)"),
         ServiceFlag("--restart-max-attempts", Takes.NUMBER, "Replacements of a task before giving up; 0: no limit"),
         ServiceFlag("--restart-window", Takes.TEXT, "Time in which attempts are counted; 0: all"),
-        ServiceFlag("--replace-after", Takes.TEXT, "How long a node may be unreachable before its tasks are replaced"),
+        ServiceFlag(
+            "--replace-after",
+            Takes.TEXT,
+            "How long a node may be unreachable before its tasks are replaced, or default",
+        ),
     ),
     *_panel(
         "Updates",

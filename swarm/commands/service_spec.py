@@ -5,6 +5,7 @@ Errors are `ValueError`s that name the flag. What is not typed keeps its value, 
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from swarm.model.specs import (
     Labels,
     LogDriver,
     Mode,
+    Port,
     ProcessSpec,
     Replicated,
     ReplicatedJob,
@@ -152,6 +154,25 @@ def _listed(
     return tuple({**kept, **typed}.values())
 
 
+def _naming(flags: Flags, key: str, name_of: Callable[[str], str]) -> Flags:
+    """The flags with what is to be removed named as the stored entries are, however it was spelled."""
+    return {**flags, key: [name_of(text) for text in flags[key]]} if key in flags else flags
+
+
+def _port_name(port: Port) -> str:
+    return f"{port.target}/{port.protocol.value}"
+
+
+def _port_named(text: str) -> str:
+    """A port is removed by its target, in any spelling that publishes it: `80`, `80/tcp`, `8080:80`."""
+    return _port_name(parse.port(text))
+
+
+def _constraint_name(text: str) -> str:
+    """An expression without the blanks around its operator."""
+    return re.sub(r"\s*(==|!=)\s*", r"\1", text.strip(), count=1)
+
+
 def _mapping(flags: Flags, key: str, stored: Labels) -> Labels:
     what = f"--{key.replace('_', '-')}"
     pairs = _listed(flags, key, tuple(stored.items()), lambda text: parse.key_value(text, what), lambda pair: pair[0])
@@ -182,8 +203,7 @@ def _applied(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
     task = _with_resources(task, flags)
     task = _with_restart(task, flags)
     task = _with_placement(task, flags)
-    ports = _listed(flags, "publish", spec.ports, parse.port, lambda port: f"{port.target}/{port.protocol.value}")
-    replace_after = flags.get("replace_after")
+    ports = _listed(_naming(flags, "publish_rm", _port_named), "publish", spec.ports, parse.port, _port_name)
     return evolve(
         spec,
         task=task,
@@ -191,7 +211,7 @@ def _applied(spec: ServiceSpec, flags: Flags) -> ServiceSpec:
         labels=_mapping(flags, "label", spec.labels),
         update=_update_config("update", flags, spec.update),
         rollback=_update_config("rollback", flags, spec.rollback),
-        replace_after_s=spec.replace_after_s if replace_after is None else _duration(flags, "replace_after"),
+        replace_after_s=_parsed(flags, "replace_after", _replace_after_s, spec.replace_after_s),
     )
 
 
@@ -297,9 +317,11 @@ def _with_placement(task: TaskSpec, flags: Flags) -> TaskSpec:
     stored = task.placement
     placement = evolve(
         stored,
-        constraints=_texts(flags, "constraint", stored.constraints),
+        constraints=_listed(
+            _naming(flags, "constraint_rm", _constraint_name), "constraint", stored.constraints, str, _constraint_name
+        ),
         preferences=_listed(
-            {**flags, "placement_pref_rm": [parse.preference(text) for text in flags.get("placement_pref_rm", ())]},
+            _naming(flags, "placement_pref_rm", parse.preference),
             "placement_pref",
             stored.preferences,
             parse.preference,
@@ -335,6 +357,11 @@ def _update_config(prefix: str, flags: Flags, stored: UpdateConfig | None) -> Up
 
 
 # --- single values -------------------------------------------------------------------------------------------------
+def _replace_after_s(text: str) -> float | None:
+    """A duration; `default` for what is set for the cluster."""
+    return None if text.strip().lower() == "default" else parse.duration_s(text)
+
+
 def _ratio(text: str) -> float:
     try:
         return float(text)

@@ -124,6 +124,28 @@ def test_removing_what_is_not_there_is_an_error_and_not_silence() -> None:
         changed_spec(process(env=["A=1"]), {"env_rm": ["B"]}, [])
 
 
+@pytest.mark.parametrize("spelling", ["80", "80/tcp", "8080:80", "published=8080,target=80"])
+def test_a_port_is_removed_by_its_target(spelling: str) -> None:
+    before = process(publish=["8080:80", "53:53/udp"])
+    assert changed_spec(before, {"publish_rm": [spelling]}, []).ports == (Port(53, 53, Protocol.UDP),)
+    with pytest.raises(ValueError, match="81/tcp: there is no such entry"):
+        changed_spec(before, {"publish_rm": ["81"]}, [])
+
+
+def test_a_constraint_is_removed_whatever_blanks_it_has() -> None:
+    before = process(constraint=["node.role == worker", "node.labels.a!=b"])
+    after = changed_spec(before, {"constraint_rm": ["node.role==worker", "node.labels.a != b"]}, [])
+    assert after.task.placement.constraints == ()
+
+
+def test_replace_after_follows_the_cluster_again() -> None:
+    before = process(replace_after="2s")
+    assert (before.replace_after_s, changed_spec(before, {"replace_after": "default"}, []).replace_after_s) == (
+        2.0,
+        None,
+    )
+
+
 def test_a_cluster_volume_cannot_be_asked_for() -> None:
     """There are none: neither stale ones, nor one of several, nor published ones, nor secrets of their own."""
     with pytest.raises(ValueError, match="mount type 'cluster' is not known: bind, volume or tmpfs"):

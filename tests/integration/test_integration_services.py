@@ -25,22 +25,23 @@ WATCHED = ("--update-monitor", "300ms", "--rollback-monitor", "300ms")
 
 
 class Services:
-    """The command line of the manager `m`."""
+    """The command line of one manager."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: LocalCluster, node: str = "m") -> None:
         self.cluster = cluster
+        self.node = node
 
     def attempt(self, *arguments: str) -> Done:
         """Run `swarm ARGUMENTS`, whatever comes of it."""
-        return self.cluster.attempt(*arguments, node="m")
+        return self.cluster.attempt(*arguments, node=self.node)
 
     def run(self, *arguments: str) -> str:
         """What `swarm ARGUMENTS` printed."""
-        return self.cluster.run(*arguments, node="m")
+        return self.cluster.run(*arguments, node=self.node)
 
     def json(self, *arguments: str) -> Any:
         """What `swarm ARGUMENTS` printed as JSON."""
-        return self.cluster.json(*arguments, node="m")
+        return self.cluster.json(*arguments, node=self.node)
 
     def create(self, name: str, *flags: str, command: tuple[str, ...] = ("sleep", "600"), timeout: str = "20s") -> Done:
         """Declare a service and wait for it."""
@@ -355,6 +356,67 @@ def test_a_host_port_is_held_by_one_task_of_a_node(swarm: Services) -> None:
         assert port in swarm.run("svc", "why", "door")
 
 
+# --- the flags -------------------------------------------------------------------------------------------------------
+def test_every_policy_is_set_and_changed_by_its_flag(swarm: Services, tmp_path: Path) -> None:
+    port, other, ended = str(free_port()), str(free_port()), tmp_path / "ended"
+    policy = {
+        "--update-parallelism": "2", "--update-delay": "10ms", "--update-failure-action": "rollback",
+        "--update-order": "stop-first", "--update-monitor": "200ms", "--update-max-failure-ratio": "0.5",
+        "--rollback-parallelism": "0", "--rollback-delay": "0s", "--rollback-failure-action": "continue",
+        "--rollback-order": "stop-first", "--rollback-monitor": "100ms", "--rollback-max-failure-ratio": "1",
+        "--restart-condition": "on-failure", "--restart-delay": "100ms", "--restart-max-attempts": "3",
+        "--restart-window": "1m", "--replace-after": "30s", "--constraint": "node.labels.zone == a",
+        "--placement-pref": "spread=node.labels.zone", "--replicas-max-per-node": "2", "--generic-resource": "gpu=1",
+        "--reserve-cpu": "0.1", "--reserve-memory": "16m", "--limit-pids": "50", "--stop-signal": "USR1",
+        "--stop-grace-period": "5s", "--env": "MARK=flagged", "--label": "tier=front",
+        "--publish": f"published={port},target={port},protocol=tcp,mode=host",
+    }  # fmt: skip
+    trap = ("sh", "-c", f"trap 'echo USR1 >> {ended}; exit 0' USR1; while :; do sleep 0.05; done")
+    with swarm.removed_after("flagged"):
+        typed = [part for flag in policy.items() for part in flag]
+        converged(swarm.attempt("svc", "create", "--name", "flagged", *typed, "--timeout", "20s", "--", *trap))
+        shown = swarm.run("svc", "inspect", "flagged")
+        for words in ("2 at a time, stop-first, 0.01 s apart, watched for 0.2 s, rollback on failure of more than 50%",
+                      "all at a time", "on-failure, after 0.1 s, at most 3 times within 60 s", "30 s after", "gpu=1",
+                      "node.labels.zone == a", "at most 50", "USR1, grace 5 s", f"{port}:{port}/tcp"):  # fmt: skip
+            assert words in shown, shown
+        done = swarm.update(
+            "flagged", "--constraint-rm", "node.labels.zone==a", "--constraint-add", "node.labels.zone==b",
+            "--placement-pref-rm", "spread=node.labels.zone", "--placement-pref-add", "spread=node.labels.rack",
+            "--env-rm", "MARK", "--env-add", "V=2", "--label-rm", "tier", "--label-add", "x=y", "--publish-rm", port,
+            "--publish-add", f"{other}:{other}", "--generic-resource-rm", "gpu", "--replace-after", "default",
+            "--replicas-max-per-node", "0", "--limit-pids", "0",
+        )  # fmt: skip
+        converged(done)
+        assert ended.read_text() == "USR1\n", "the old task was stopped by its own signal"
+        assert swarm.places("flagged") == {"w2": 1}
+        spec = swarm.service("flagged")["spec"]
+        assert (spec["labels"], spec["replace_after_s"]) == ({"x": "y"}, None)
+        assert [one["published"] for one in spec["ports"]] == [int(other)]
+        assert spec["task"]["placement"]["preferences"] == ["node.labels.rack"]
+        (task,) = swarm.tasks("flagged")
+        environment = Path(f"/proc/{task['task']['status']['pid']}/environ").read_text().split("\0")
+        assert "V=2" in environment and "MARK=flagged" not in environment
+        before = swarm.service("flagged")
+        refused = swarm.attempt("svc", "update", "flagged", "--env-rm", "MARK")
+        assert refused.returncode == 2 and "there is no such entry" in refused.stderr
+        assert swarm.service("flagged") == before
+
+
+def test_an_update_within_its_failure_ratio_goes_through(swarm: Services, tmp_path: Path) -> None:
+    """One of four new tasks fails: a quarter is not more than a quarter."""
+    once = tmp_path / "once"
+    command = ("sh", "-c", f"mkdir {once} 2>/dev/null && exit 7; exec sleep 600")
+    with swarm.removed_after("tolerant"):
+        flags = ("--replicas", "4", "--update-max-failure-ratio", "0.25", *WATCHED)
+        converged(swarm.create("tolerant", *flags))
+        converged(swarm.update("tolerant", command=command))
+        assert len(swarm.tasks("tolerant")) == 4
+        once.rmdir()
+        strict = swarm.update("tolerant", "--force", "--update-max-failure-ratio", "0.2")
+        assert strict.returncode == 1 and "exited with code 7" in strict.stderr, strict.stderr
+
+
 # --- looking before and after ----------------------------------------------------------------------------------------
 def test_a_plan_shows_and_changes_nothing(swarm: Services) -> None:
     with swarm.removed_after("planned"):
@@ -370,6 +432,11 @@ def test_a_plan_shows_and_changes_nothing(swarm: Services) -> None:
         assert swarm.service("planned") == before
         why = swarm.run("svc", "why", "planned")
         assert why.count("running on") == 2
+        many = swarm.create("many", "--replicas", "20000", "--plan")
+        assert many.returncode == 0 and many.stdout.count("start") == 10_000 and "10000 more to start" in many.stderr
+        refused = swarm.create("many", "--replicas", "100000000", "--plan")
+        assert refused.returncode == 1 and "at most 1000000" in refused.stderr
+        assert swarm.attempt("svc", "inspect", "many").returncode == 1
 
 
 # --- nodes that go and come ------------------------------------------------------------------------------------------
