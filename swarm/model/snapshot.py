@@ -58,6 +58,10 @@ class Snapshot(Protocol):
         """How many tasks the service has, history too."""
         ...
 
+    def services_with_tasks(self) -> Collection[ServiceId]:
+        """The ids of services that have tasks, those that are gone too, in order of creation."""
+        ...
+
     def tasks_of_node(self, id: NodeId) -> Collection[Task]: ...
     def slots_of_service(self, id: ServiceId) -> Mapping[Slot, Collection[Task]]:
         """Slot number, ascending, to its tasks, all of them, history too (global kinds keep all in slot 0: use by node)."""

@@ -132,6 +132,10 @@ class Tables:
         lineage = self._lineages.get(id)
         return 0 if lineage is None else lineage.tasks
 
+    def services_with_tasks(self) -> list[ServiceId]:
+        """The ids of services that have tasks, those that are gone too, in order of creation."""
+        return [id for id, lineage in self._lineages.items() if lineage.tasks]
+
     def tasks_of_node(self, id: NodeId) -> Collection[Task]:
         """All tasks bound to the node, by id."""
         holder = self._holders.get(id)

@@ -45,6 +45,8 @@ class Draft:
     again: dict[str, None] = field(factory=dict)
     budget: int = 0
     """Slots that may still be planned or filled in this call."""
+    looks: int = 0
+    """Slots that may still be looked at in this call, for services that are looked at as a whole."""
 
     def add(self, *changes: Change) -> None:
         """Changes that commit together; none at all is nothing."""

@@ -83,6 +83,7 @@ class GlobalPlanner(Orchestrator):
         on_nodes: dict[NodeId, list[Task]] = {node.id: [] for node in ctx.view.nodes()}
         for task in ctx.view.tasks_of_service(ctx.service.id):
             on_nodes.setdefault(task.node_id, []).append(task)
+        draft.looks -= len(on_nodes)
         work = Work(waiting=(waiting := []))
         for node_id, tasks in on_nodes.items():
             if draft.budget <= 0:

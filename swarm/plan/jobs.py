@@ -96,6 +96,7 @@ class JobsPlanner(Orchestrator):
 
     def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
         """Clear older runs, look after what runs, start what may start."""
+        draft.looks -= ctx.view.count_tasks_of_service(ctx.service.id)
         _clear_older_runs(draft, ctx)
         if isinstance(ctx.spec.mode, ReplicatedJob):
             _plan_replicated(draft, ctx, ctx.spec.mode)

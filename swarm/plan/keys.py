@@ -3,7 +3,7 @@
 A planner is called with keys, so that the cost of a change can be the size of the change: one failed task plans one slot
 of its service (`SERVICE/SLOT`, for global kinds `SERVICE/NODE`), one lost node plans the slots that it held (`@NODE`), and
 only a change of the service itself plans all of it (`SERVICE`). `SERVICE/all` is the whole without trust in what is
-remembered of it.
+remembered of it, `SERVICE/next` what follows in an update that one call could not finish.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ EVERYTHING = "*"
 """All services: a cluster setting that they depend on changed."""
 ALL = "all"
 """The part that stands for every part: look at the whole service anew."""
+NEXT = "next"
+"""The part that stands for what is under way in a service: go on with it, from what is remembered of it."""
 _NODE = "@"
 _PART = "/"
 

@@ -9,6 +9,7 @@ than its limit and no task names it. The last records of a removed service take 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable
 
 from attrs import define, field, frozen
@@ -26,8 +27,12 @@ from swarm.plan.keys import EVERYTHING, node_key, parse_key, part_key
 
 BUDGET = 2_000
 """Deletions in one call at the most: a few milliseconds."""
+LOOKS = 2_000
+"""Slots of services that are looked at as a whole, in one call: about 5 ms."""
 _REVISIONS = "revisions"
 _ON_NODE = "@"
+_BEYOND = ">"
+"""Begins the part that stands for the slots above a number: where a look at a large service goes on."""
 
 
 @frozen
@@ -41,6 +46,12 @@ class _Draft:
     changes: dict[ServiceId, dict[str, Change]] = field(factory=dict)
     again: dict[str, None] = field(factory=dict)
     deleted: int = 0
+    looks: int = LOOKS
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether this call has done enough."""
+        return self.deleted >= BUDGET or self.looks <= 0
 
     def delete(self, task: Task) -> None:
         gone = self.changes.setdefault(task.service_id, {})
@@ -58,7 +69,7 @@ class Reaper:
     def start(self, view: Snapshot) -> tuple[Nothing, Iterable[str]]:
         """Every service, those included of which only tasks are left."""
         keys: dict[str, None] = {service.id: None for service in view.services()}
-        keys.update((task.service_id, None) for task in view.tasks())
+        keys.update((service_id, None) for service_id in view.services_with_tasks())
         return Nothing(), list(keys)
 
     def dirty(self, event: Event, memory: Nothing) -> Iterable[str]:
@@ -86,16 +97,18 @@ class Reaper:
             key = parse_key(text)
             if key.everything:
                 draft.again.update((service.id, None) for service in view.services())
-            elif draft.deleted >= BUDGET:
+            elif draft.is_spent:
                 draft.again[text] = None
             elif key.node is not None:
                 _reap_node(draft, key.node)
             elif key.service is not None and key.part == _REVISIONS:
                 revisions[key.service] = None
+            elif key.service is not None and key.part.startswith(_BEYOND):
+                _reap_service(draft, key.service, int(key.part[len(_BEYOND) :]))
             elif key.service is not None and key.part:
                 _reap_slot(draft, key.service, _tasks_of_part(view, key.service, key.part))
             elif key.service is not None:
-                _reap_service(draft, key.service)
+                _reap_service(draft, key.service, -1)
                 revisions[key.service] = None
         for service_id in (*revisions, *draft.changes):
             _reap_revisions(draft, service_id)
@@ -139,13 +152,19 @@ def _tasks_of_part(view: Snapshot, service_id: ServiceId, part: str) -> list[Tas
     return sorted(tasks, key=lambda task: (task.created_at, task.restarts))
 
 
-def _reap_service(draft: _Draft, service_id: ServiceId) -> None:
+def _reap_service(draft: _Draft, service_id: ServiceId, above: int) -> None:
+    """The service's slots above a number, as many as the call still may look at."""
     service = draft.view.service(service_id)
     by_slot = service is not None and isinstance(service.spec.mode, ReplicatedJob)
-    for number, tasks in draft.view.slots_of_service(service_id).items():
-        if draft.deleted >= BUDGET:
-            draft.again[service_id] = None
+    slots = draft.view.slots_of_service(service_id)
+    numbers = list(slots)
+    for number in numbers[bisect_right(numbers, above) :]:
+        if draft.is_spent:
+            draft.again[part_key(service_id, f"{_BEYOND}{above}")] = None
             return
+        above = number
+        tasks = slots[number]
+        draft.looks -= 1
         if number or by_slot:
             if len(tasks) == 1 and not _is_leaving(tasks):
                 continue

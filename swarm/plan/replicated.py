@@ -8,68 +8,32 @@ new task start in a slot where another was told to stop and may still run: that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import groupby
+from collections.abc import Collection
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from swarm.model.changes import Change
-from swarm.model.ids import Instant
 from swarm.model.ids import Slot as Number
 from swarm.model.objects import NEVER, Service, Task
 from swarm.model.reasons import ReasonCode
 from swarm.model.specs import Replicated
 from swarm.model.states import TaskState
 from swarm.plan.context import Draft, ServiceContext, because
-from swarm.plan.keys import part_key
+from swarm.plan.keys import ALL, part_key
 from swarm.plan.orchestrator import Look, Memory, Orchestrator, Request, Scaling, forget, without
 from swarm.plan.repair import hold_back, is_quiet, repair
 from swarm.plan.rollout import (
-    Need,
     Way,
     Work,
     apply_repair,
     continue_rolling,
     may_be_updated,
-    need_of_slot,
     roll_whole,
     wake_when_overdue,
 )
-from swarm.plan.slots import Candidate, Slot, candidate, choose_removed, serves, slot_of, stop
-from swarm.plan.update import is_under_way, ran_at
-
-
-@define
-class _Census:
-    """A service's slots, sorted by what they may need."""
-
-    quiet: dict[int, tuple[Task, ...]] = field(factory=dict)
-    """They plainly need nothing."""
-    waiting: dict[int, tuple[Task, ...]] = field(factory=dict)
-    """They need nothing but their turn in an update."""
-    serving: dict[int, Slot] = field(factory=dict)
-    vacant: list[Slot] = field(factory=list)
-    ran_at_max: Instant = NEVER
-
-    @property
-    def count(self) -> int:
-        """Slots that count towards the number of replicas."""
-        return len(self.quiet) + len(self.waiting) + len(self.serving)
-
-    def candidates(self, ctx: ServiceContext) -> Iterator[Candidate]:
-        """The slots that count, for the choice of those that go."""
-        for steady in (self.quiet, self.waiting):
-            for number, tasks in steady.items():
-                yield candidate(ctx, number, tasks)
-        for number, slot in self.serving.items():
-            yield candidate(ctx, number, slot.tasks)
-
-    def work(self, removed: Collection[int]) -> Work:
-        """What is to be repaired and updated: all but those that go."""
-        gone = frozenset(removed)
-        slots = [slot for number, slot in sorted(self.serving.items()) if number not in gone]
-        waiting = [str(number) for number in sorted(self.waiting) if number not in gone]
-        return Work(slots, waiting, ran_at_max=self.ran_at_max)
+from swarm.plan.slots import Slot, choose_removed, serves, stop
+from swarm.plan.survey import Census, Survey, begin, slot_with, tasks_of
+from swarm.plan.update import is_under_way
 
 
 class ReplicatedPlanner(Orchestrator):
@@ -93,10 +57,10 @@ class ReplicatedPlanner(Orchestrator):
         """One slot; an update looks at it together with its others."""
         if is_under_way(ctx):
             return Look.JOIN
-        tasks = _tasks(ctx, int(part))
+        tasks = tasks_of(ctx, int(part))
         if not tasks or is_quiet(ctx, tasks):
             return Look.DONE
-        slot = _slot(ctx, int(part), tasks)
+        slot = slot_with(ctx, int(part), tasks)
         if not slot.tasks:
             return Look.DONE
         if not serves(ctx, slot) or may_be_updated(ctx, slot):
@@ -106,19 +70,37 @@ class ReplicatedPlanner(Orchestrator):
 
     def plan_service(self, draft: Draft, ctx: ServiceContext, memory: Memory, request: Request) -> Memory:
         """Scale, then repair what stays, then update it."""
-        scaling = memory.scaling.get(ctx.service.id)
-        if scaling is not None and scaling.version == ctx.service.version and not request.full:
-            return self._scale(draft, ctx, memory, scaling)
-        going_on = continue_rolling(draft, ctx, memory, _WAY, request)
-        return self._plan_whole(draft, ctx, forget(memory, ctx.service.id)) if going_on is None else going_on
+        survey = memory.surveys.get(ctx.service.id)
+        if survey is None:
+            scaling = memory.scaling.get(ctx.service.id)
+            if scaling is not None and scaling.version == ctx.service.version and not request.full:
+                return self._scale(draft, ctx, memory, scaling)
+            going_on = continue_rolling(draft, ctx, memory, _WAY, request)
+            if going_on is not None:
+                return going_on
+        return self._survey(draft, ctx, forget(memory, ctx.service.id), survey, request)
 
-    def _plan_whole(self, draft: Draft, ctx: ServiceContext, memory: Memory) -> Memory:
-        assert isinstance(ctx.spec.mode, Replicated), "the planner was called for its own kind"
-        wanted = max(0, ctx.spec.mode.replicas)
-        census = _take_census(ctx)
+    def _survey(
+        self, draft: Draft, ctx: ServiceContext, memory: Memory, survey: Survey | None, request: Request
+    ) -> Memory:
+        """Look at every slot, in this call or in several, and plan when all of them were looked at."""
+        service_id = ctx.service.id
+        if survey is None or survey.version != ctx.service.version:
+            survey = begin(ctx, _wanted(ctx))
+        survey.touched.update(map(int, request.parts))
+        if survey.go_on(draft, ctx):
+            others = without(memory.surveys, service_id)
+            if survey.is_complete(ctx):
+                return self._plan_whole(draft, ctx, evolve(memory, surveys=others), survey.census)
+            survey = begin(ctx, _wanted(ctx))
+        draft.again[part_key(service_id, ALL)] = None
+        return evolve(memory, surveys={**memory.surveys, service_id: survey})
+
+    def _plan_whole(self, draft: Draft, ctx: ServiceContext, memory: Memory, census: Census) -> Memory:
+        wanted = _wanted(ctx)
         missing = max(0, wanted - census.count)
         removed = choose_removed(census.candidates(ctx), wanted) if census.count > wanted else []
-        memory = roll_whole(draft, ctx, memory, _WAY, census.work(removed))
+        memory = roll_whole(draft, ctx, memory, _WAY, _work(ctx, census, removed))
         self._clear_vacant(draft, ctx, census, missing)
         if missing or removed:
             scaling = Scaling(ctx.service.version, missing=missing, removing=tuple(removed))
@@ -143,7 +125,7 @@ class ReplicatedPlanner(Orchestrator):
         reason = because(ReasonCode.SCALED_UP, f"one of the {ctx.spec.mode.replicas} replicas that were asked for")
         while missing and draft.budget > 0:
             tasks = slots.get(Number(number))
-            slot = _slot(ctx, number, tuple(tasks)) if tasks else None
+            slot = slot_with(ctx, number, tuple(tasks)) if tasks else None
             if slot is None or not serves(ctx, slot):
                 desired = hold_back(ctx, slot, NEVER) if slot else ctx.goal
                 changes.append(ctx.create(number, reason, desired=desired))
@@ -162,23 +144,23 @@ class ReplicatedPlanner(Orchestrator):
         now = scaling.removing[: max(0, draft.budget)]
         draft.budget -= len(now)
         for number in now:
-            staying = (task for task in _tasks(ctx, number) if task.desired is not TaskState.REMOVE)
+            staying = (task for task in tasks_of(ctx, number) if task.desired is not TaskState.REMOVE)
             draft.add(*(stop(task, reason, TaskState.REMOVE) for task in staying))
         return evolve(scaling, removing=scaling.removing[len(now) :])
 
-    def _clear_vacant(self, draft: Draft, ctx: ServiceContext, census: _Census, missing: int) -> None:
+    def _clear_vacant(self, draft: Draft, ctx: ServiceContext, census: Census, missing: int) -> None:
         """History of slots that nothing will use again goes; the reaper deletes it when it has stopped."""
-        if not any(slot.tasks for slot in census.vacant):
+        if not any(slot.tasks for slot in census.vacant.values()):
             return
         last = _last_filled(census, missing)
         reason = because(ReasonCode.SCALED_DOWN, "its slot is not used any more")
-        for slot in census.vacant:
+        for _, slot in sorted(census.vacant.items()):
             if slot.number > last and slot.tasks and draft.budget > 0:
                 draft.budget -= 1
                 draft.add(*(stop(task, reason, TaskState.REMOVE) for task in slot.tasks))
 
 
-def _last_filled(census: _Census, missing: int) -> int:
+def _last_filled(census: Census, missing: int) -> int:
     """The highest slot number that filling the service takes."""
     taken = census.quiet.keys() | census.waiting.keys() | census.serving.keys()
     number = 0
@@ -188,16 +170,21 @@ def _last_filled(census: _Census, missing: int) -> int:
     return number
 
 
-def _slot(ctx: ServiceContext, number: int, tasks: tuple[Task, ...]) -> Slot:
-    return slot_of(number, part_key(ctx.service.id, number), tasks)
+def _wanted(ctx: ServiceContext) -> int:
+    assert isinstance(ctx.spec.mode, Replicated), "the planner was called for its own kind"
+    return max(0, ctx.spec.mode.replicas)
 
 
-def _tasks(ctx: ServiceContext, number: int) -> tuple[Task, ...]:
-    return tuple(ctx.view.slots_of_service(ctx.service.id).get(Number(number), ()))
+def _work(ctx: ServiceContext, census: Census, removed: Collection[int]) -> Work:
+    """What is to be repaired and updated: all but the slots that go. Those to be repaired are read as they are now."""
+    gone = frozenset(removed)
+    slots = [slot_with(ctx, number, tasks_of(ctx, number)) for number in sorted(census.serving.keys() - gone)]
+    waiting = [str(number) for number in sorted(census.waiting.keys() - gone)]
+    return Work(slots, waiting, ran_at_max=census.ran_at_max)
 
 
 def _slot_at(ctx: ServiceContext, part: str) -> Slot | None:
-    return _slot(ctx, int(part), _tasks(ctx, int(part)))
+    return slot_with(ctx, int(part), tasks_of(ctx, int(part)))
 
 
 _WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
@@ -205,23 +192,3 @@ _WAY = Way(ReplicatedPlanner.name, may_move=True, slot_at=_slot_at)
 
 def _number_of(task: Task) -> Number:
     return task.slot
-
-
-def _take_census(ctx: ServiceContext) -> _Census:
-    census = _Census()
-    under_way = is_under_way(ctx)
-    # A service's tasks come by slot: one pass over them costs half of what asking for each slot does.
-    for number, group in groupby(ctx.view.tasks_of_service(ctx.service.id), _number_of):
-        tasks = tuple(group)
-        if under_way:
-            census.ran_at_max = max(census.ran_at_max, ran_at(tasks))
-        need = need_of_slot(ctx, tasks)
-        if need is Need.NOTHING:
-            census.quiet[number] = tasks
-        elif need is Need.ITS_TURN:
-            census.waiting[number] = tasks
-        elif serves(ctx, slot := _slot(ctx, number, tasks)):
-            census.serving[number] = slot
-        else:
-            census.vacant.append(slot)
-    return census

@@ -17,7 +17,7 @@ from swarm.model.changes import Change
 from swarm.model.ids import Instant
 from swarm.model.objects import NEVER, Task
 from swarm.plan.context import Draft, ServiceContext
-from swarm.plan.keys import ALL, part_key
+from swarm.plan.keys import ALL, NEXT, part_key
 from swarm.plan.orchestrator import Memory, Request, Rolling
 from swarm.plan.repair import Repair, repair, steady_task
 from swarm.plan.restart import old_task_timeout_s
@@ -171,7 +171,8 @@ def roll_forward(draft: Draft, ctx: ServiceContext, way: Way, work: Work, *, com
         apply_repair(draft, slot, mend)
     if draft.budget <= 0:
         draft.add(*together)
-        return UpdateStep(later=list(work.slots)), 0
+        # What was repaired comes again by its key; the rest waits for its look.
+        return UpdateStep(later=[slot for slot in work.slots if slot.key not in touched]), 0
     elsewhere = Elsewhere(len(work.waiting), len(work.busy), work.ran_at_max)
     step = plan_update(ctx, work.slots, ended, touched, way.author, elsewhere=elsewhere, complete=complete)
     together += step.changes
@@ -198,7 +199,9 @@ def _start(
     taken = started = 0
     while started < step.more and taken < len(waiting):
         if draft.budget <= 0:
-            draft.again[ctx.service.id] = None
+            draft.again[part_key(ctx.service.id, NEXT)] = (
+                None  # the service itself: a look at all that is being replaced
+            )
             break
         next_slot = way.slot_at(ctx, waiting[taken])
         taken += 1
@@ -206,7 +209,8 @@ def _start(
             _replace(draft, ctx, next_slot, changes)
             started += 1
     if taken > started:
-        draft.again[ctx.service.id] = None  # somebody else dealt with those: there may be room for the next ones
+        # somebody else dealt with those: there may be room for the next ones
+        draft.again[part_key(ctx.service.id, NEXT)] = None
     return taken
 
 

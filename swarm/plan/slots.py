@@ -8,8 +8,8 @@ make no slot serve, and a new task in their slot waits until they have stopped.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from attrs import frozen
 
@@ -20,6 +20,8 @@ from swarm.model.reasons import Reason
 from swarm.model.states import TaskState
 from swarm.plan.context import Place, ServiceContext
 from swarm.plan.restart import judge
+
+_number_of = attrgetter("number")
 
 
 @frozen
@@ -120,14 +122,25 @@ def choose_removed(candidates: Iterable[Candidate], wanted: int) -> list[int]:
     the most crowded nodes; then those that do not run; then the highest numbers. The order is total, so that the answer
     does not depend on the order of the input, and giving some up does not change which go next.
     """
-    ordinals: Counter[NodeId] = Counter()
-    ranked: list[tuple[int, bool, int]] = []
-    unsteady: list[tuple[int, bool, int]] = []
-    for _, number, it in sorted([(not it.runs, it.number, it) for it in candidates], key=lambda entry: entry[:2]):
-        if it.steady:
-            ordinals[it.node] += 1
-            ranked.append((ordinals[it.node], not it.runs, number))
-        else:
-            unsteady.append((0, not it.runs, number))
-    kept_first = sorted(ranked) + sorted(unsteady)
-    return [number for _, _, number in reversed(kept_first[wanted:])]
+    running: list[Candidate] = []
+    others: list[Candidate] = []
+    for it in candidates:
+        (running if it.runs else others).append(it)
+    running.sort(key=_number_of)
+    others.sort(key=_number_of)
+    ordinals: dict[NodeId, int] = {}
+    by_ordinal: list[list[int]] = []
+    unsteady: list[int] = []
+    for it in (*running, *others):
+        if not it.steady:
+            unsteady.append(it.number)
+            continue
+        ordinal = ordinals.get(it.node, 0)
+        ordinals[it.node] = ordinal + 1
+        if ordinal == len(by_ordinal):
+            by_ordinal.append([])
+        by_ordinal[ordinal].append(it.number)
+    kept_first = [number for numbers in (*by_ordinal, unsteady) for number in numbers]
+    surplus = kept_first[wanted:]
+    surplus.reverse()
+    return surplus
