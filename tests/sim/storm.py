@@ -245,6 +245,8 @@ class Storm:
         world.network.heal()
         for node in world.nodes.values():
             node.machine.fill_disk(full=False)
+            if node.is_up and not node.wanted_up:
+                await node.ended.wait()  # the end of the faults came in the middle of a stop
             if not node.is_up:
                 node.wanted_up = True
                 world.start(node.name)

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
-from swarm.testing.world import run_world
+from swarm.testing.world import World, run_world
 from tests.sim.runner import Setting, Totals, run_seeds
 from tests.sim.storm import Storm
 
@@ -67,3 +68,17 @@ def test_a_seed_that_fails_is_counted_wherever_it_ran() -> None:
     totals.add(outcome)
     assert totals.failed == ["1"]
     assert "1 seeds, 1 failed" in totals.lines(1.0)[0]
+
+
+def test_a_daemon_whose_stop_is_under_way_when_the_faults_end_is_started_again() -> None:
+    """Seed 20313 at a741734: nobody started it, and the world waited for it in vain."""
+
+    async def story(world: World) -> None:
+        await world.boot(1, 1)
+        with trio.move_on_after(0.0):
+            await world.stop("w1")
+        assert world.nodes["w1"].is_up
+        await Storm()._heal(world)
+        await world.converge(60)
+
+    assert run_world("stopping", story).violations == []
