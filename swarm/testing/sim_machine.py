@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from enum import Enum
 from pathlib import Path
 
 import trio
@@ -29,12 +30,30 @@ from swarm.raft.messages import Index, Snapshot
 from swarm.testing.executor import SimulatedController, SimulatedExecutor, SimulatedMachine
 from swarm.testing.memory_log import MemoryLogStore
 from swarm.testing.sim_net import Life, SimNetwork, listen_local_simulated
+from swarm.testing.sim_streams import SimStreams
 from swarm.testing.task_store import MemoryTaskStore
 from swarm.wire.local import LocalListener
+from swarm.wire.websocket import open_net
 
 EPOCH_S = 1_800_000_000.0
 """Wall time at which every world begins."""
+DAY_S = 86_400.0
 PORT = 4242
+
+
+class Level(Enum):
+    """What of the wire is real."""
+
+    FRAMES = "frames"
+    """Whole messages are carried, and certificates checked, by the simulated network."""
+    BYTES = "bytes"
+    """The shipped TLS and websocket code runs on simulated byte streams."""
+
+
+def epoch_of(level: Level, now_s: float) -> float:
+    """Wall time at which a world begins. OpenSSL compares certificates with the machine's own clock, which `now_s` is from:
+    at level BYTES a world begins at the midnight before last, so that hours of virtual time end before now."""
+    return EPOCH_S if level is Level.FRAMES else now_s // DAY_S * DAY_S - DAY_S
 
 
 @define
@@ -42,10 +61,11 @@ class SimClock:
     """A machine's clocks; `skew_s` is how wrong its wall clock is, and may jump."""
 
     skew_s: float = 0.0
+    epoch_s: float = EPOCH_S
 
     def now(self) -> Instant:
         """Wall time."""
-        return Instant(EPOCH_S + trio.current_time() + self.skew_s)
+        return Instant(self.epoch_s + trio.current_time() + self.skew_s)
 
     def monotonic(self) -> float:
         """Trio's."""
@@ -278,8 +298,9 @@ class SimExecutor:
 class SimPorts:
     """`actors.context.NodePorts` of one run of a daemon."""
 
-    def __init__(self, machine: SimMachine, network: SimNetwork) -> None:
+    def __init__(self, machine: SimMachine, network: SimNetwork, level: Level = Level.FRAMES) -> None:
         self.machine = machine
+        self._level = level
         self.life = Life(machine.name)
         self.clock: Clock = machine.clock
         machine.runs += 1
@@ -292,7 +313,11 @@ class SimPorts:
 
     @asynccontextmanager
     async def _open_net(self) -> AsyncIterator[NodeNet]:
-        yield self._network.net(self.life, self.clock)
+        if self._level is Level.FRAMES:
+            yield self._network.net(self.life, self.clock)
+            return
+        async with open_net(streams=SimStreams(self._network, self.life)) as net:
+            yield net
 
     def open_net(self) -> AbstractAsyncContextManager[NodeNet]:
         """The simulated network."""

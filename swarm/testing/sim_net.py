@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import trio
 from attrs import define, field
@@ -148,12 +148,14 @@ class SimListener:
     life: Life
     address: str
     credentials: Credentials | None
-    queue: trio.MemorySendChannel[Transport]
-    accepted: trio.MemoryReceiveChannel[Transport]
+    queue: trio.MemorySendChannel[Any]
+    """Of transports; of byte streams at level BYTES."""
+    accepted: trio.MemoryReceiveChannel[Any]
 
     async def accept(self) -> Transport:
         """The next connection."""
-        return await self.accepted.receive()
+        accepted: Transport = await self.accepted.receive()
+        return accepted
 
 
 class SimNetwork:
@@ -239,6 +241,10 @@ class SimNetwork:
             delay *= 10
         return delay + self.slow.get(source, 0.0) + self.slow.get(target, 0.0)
 
+    def draw(self) -> float:
+        """A number between 0 and 1, for whoever simulates a part of the network."""
+        return self._entropy.uniform(0.0, 1.0)
+
     # --- connections -----------------------------------------------------------------------------------------------
     def port(self) -> int:
         """A port that nobody has."""
@@ -262,7 +268,7 @@ class SimNetwork:
         if found is not None and not found.life.revoked:
             raise DialError(f"cannot listen on {address}: address already in use; choose another with --listen")
         listener = self.listeners[address] = SimListener(
-            life, address, credentials, *trio.open_memory_channel[Transport](BACKLOG)
+            life, address, credentials, *trio.open_memory_channel[Any](BACKLOG)
         )
         return listener
 

@@ -34,7 +34,7 @@ from swarm.executors.base import Workload
 from swarm.model.changes import Update
 from swarm.model.specs import RaftSettings
 from swarm.model.states import Role
-from swarm.ports.clock import monotonic_seconds
+from swarm.ports.clock import SystemClock, monotonic_seconds
 from swarm.ports.entropy import SeededEntropy
 from swarm.ports.net import DialError, Transport
 from swarm.runtime.errors import ErrorCode, SwarmError
@@ -43,7 +43,7 @@ from swarm.runtime.trace import Trace
 from swarm.testing.checkers import STALE_LEADER_S, Checkers, unconverged
 from swarm.testing.deterministic import run_seeded
 from swarm.testing.executor import Script, SimulatedMachine
-from swarm.testing.sim_machine import PORT, SimClock, SimMachine, SimPorts
+from swarm.testing.sim_machine import PORT, Level, SimClock, SimMachine, SimPorts, epoch_of
 from swarm.testing.sim_net import Life, SimNetwork
 from swarm.wire.connection import Incoming
 from swarm.wire.link import Link
@@ -178,8 +178,10 @@ class _NoCalls:
 class World:
     """Machines, their network, and what is checked. Made by `run_world`."""
 
-    def __init__(self, seed: str, nursery: trio.Nursery) -> None:
+    def __init__(self, seed: str, nursery: trio.Nursery, level: Level = Level.FRAMES) -> None:
         self.seed = seed
+        self.level = level
+        self._epoch_s = epoch_of(level, SystemClock().now())
         self.entropy = SeededEntropy(f"world {seed}")
         self.network = SimNetwork(SeededEntropy(f"net {seed}"))
         self.nodes: dict[str, SimNode] = {}
@@ -197,7 +199,7 @@ class World:
     # --- machines and daemons --------------------------------------------------------------------------------------
     def add(self, name: str, role: Role) -> SimNode:
         """A new machine, its daemon down."""
-        clock = SimClock()
+        clock = SimClock(epoch_s=self._epoch_s)
         machine = SimulatedMachine(script=lambda workload: self.script(workload), clock=clock)
         node = SimNode(self, SimMachine(name, SeededEntropy(f"{self.seed} {name}"), machine, clock), role)
         self.nodes[name] = node
@@ -208,7 +210,7 @@ class World:
         node = self.nodes[name]
         assert not node.is_up, f"{name} is up"
         node.wanted_up = True
-        node.ports = SimPorts(node.machine, self.network)
+        node.ports = SimPorts(node.machine, self.network, self.level)
         node.watch = _Watch(self, node, node.ports.life)
         node.stop, node.scope = trio.Event(), trio.CancelScope()
         node.ended, node.ready = trio.Event(), trio.Event()
@@ -432,11 +434,13 @@ class Outcome:
     """How often the story was told; `wall_s` is of all tellings."""
 
 
-def run_world(seed: str, story: Callable[[World], Awaitable[None]], *, log: bool = False) -> Outcome:
+def run_world(
+    seed: str, story: Callable[[World], Awaitable[None]], *, level: Level = Level.FRAMES, log: bool = False
+) -> Outcome:
     """Run a story in a new world, in a `trio.run` of its own; what was violated is in the outcome."""
     handler = _Log()
     logger = logging.getLogger("swarm")
-    level = logger.level
+    quiet = logger.level
     logger.setLevel(logging.DEBUG if log else logging.ERROR)
     if log:
         logger.addHandler(handler)
@@ -444,9 +448,9 @@ def run_world(seed: str, story: Callable[[World], Awaitable[None]], *, log: bool
         logger.addHandler(_SILENT)
     began = monotonic_seconds()
     try:
-        world, virtual_s = run_seeded(seed, _run_story, seed, story)
+        world, virtual_s = run_seeded(seed, _run_story, seed, story, level)
     finally:
-        logger.setLevel(level)
+        logger.setLevel(quiet)
         logger.removeHandler(handler)
         logger.removeHandler(_SILENT)
     return Outcome(
@@ -461,10 +465,10 @@ def run_world(seed: str, story: Callable[[World], Awaitable[None]], *, log: bool
     )
 
 
-async def _run_story(seed: str, story: Callable[[World], Awaitable[None]]) -> tuple[World, float]:
+async def _run_story(seed: str, story: Callable[[World], Awaitable[None]], level: Level) -> tuple[World, float]:
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        world = World(seed, nursery)
+        world = World(seed, nursery, level)
         net = _OperatorNet(world.network)
         entropy = SeededEntropy(f"operator {seed}")
         async with open_links(net, _NoCalls(), clock=SimClock(), entropy=entropy) as links:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from swarm.testing.sim_machine import Level
 from swarm.testing.world import Outcome
 from tests.sim.runner import Progress, Setting, run_seeds
 
@@ -14,7 +15,7 @@ def main() -> int:
     """The exit code is 1 when a seed failed."""
     arguments = parse()
     managers, workers = (int(part) for part in arguments.nodes.split(","))
-    setting = Setting(managers, workers, arguments.minutes, arguments.log)
+    setting = Setting(managers, workers, arguments.minutes, arguments.log, arguments.level)
     if arguments.plant:
         from tests.sim.plants import find_all
 
@@ -43,7 +44,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("seed", nargs="?", default="1", help="the first seed, a number or any text (default: 1)")
     parser.add_argument("--seeds", type=int, default=1, help="how many, counted up from SEED")
     parser.add_argument("--jobs", type=int, default=1, help="so many processes share the seeds (default: 1)")
-    parser.add_argument("--level", choices=["frames"], default="frames", help="what stands for the network")
+    parser.add_argument(
+        "--level",
+        choices=[level.value for level in Level],
+        default="frames",
+        help="frames (default), or bytes: real TLS and websockets",
+    )
     parser.add_argument("--nodes", default="3,4", metavar="M,W", help="managers and workers (default: 3,4)")
     parser.add_argument("--minutes", type=float, default=3.0, help="virtual minutes of faults per seed (default: 3)")
     parser.add_argument("--plant", default="", metavar="NAME|all", help="plant a known bug and see whether it is found")

@@ -20,6 +20,7 @@ import attrs
 import trio
 from attrs import define, field
 
+from swarm.testing.sim_machine import Level
 from swarm.testing.world import Outcome, run_world
 from tests.sim.storm import Storm
 
@@ -37,10 +38,12 @@ class Setting:
     workers: int
     minutes: float
     log: bool = False
+    level: str = Level.FRAMES.value
 
     def run(self, seed: str) -> Outcome:
         """One seed's story."""
-        return run_world(seed, Storm(self.managers, self.workers, self.minutes), log=self.log)
+        story = Storm(self.managers, self.workers, self.minutes)
+        return run_world(seed, story, level=Level(self.level), log=self.log)
 
     def checked(self, seed: str, *, twice: bool) -> Outcome:
         """One seed's story; with `twice` it is told again and must come out the same."""
@@ -55,7 +58,8 @@ class Setting:
 
     def replay(self, seed: str) -> str:
         """The command that tells a seed's story again."""
-        return f"python -m tests.sim {seed} --nodes {self.managers},{self.workers} --minutes {self.minutes:g}"
+        command = f"python -m tests.sim {seed} --nodes {self.managers},{self.workers} --minutes {self.minutes:g}"
+        return command if self.level == Level.FRAMES.value else f"{command} --level {self.level}"
 
 
 @define

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from swarm.testing.sim_machine import Level
 from swarm.testing.world import World, run_world
 from tests.sim.runner import Setting, Totals, run_seeds
 from tests.sim.storm import Storm
@@ -47,6 +48,18 @@ def test_the_same_seed_gives_the_same_schedule() -> None:
     assert runs[0].violations == []
     assert runs[0].hash == runs[1].hash
     assert runs[0].hash != run_world("other", Storm(2, 1, 0.25)).hash
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_a_cluster_survives_a_random_story_over_real_tls_and_websockets(seed: str) -> None:
+    outcome = run_world(seed, Storm(3, 1, 0.5), level=Level.BYTES)
+    assert outcome.violations == [], f"replay: python -m tests.sim {seed} --nodes 3,1 --minutes 0.5 --level bytes"
+
+
+def test_the_same_seed_gives_the_same_schedule_over_real_tls_too() -> None:
+    runs = [run_world("twin", Storm(1, 1, 0.1), level=Level.BYTES) for _ in range(2)]
+    assert runs[0].violations == []
+    assert runs[0].hash == runs[1].hash
 
 
 def test_the_totals_do_not_depend_on_how_many_processes_shared_the_seeds() -> None:
