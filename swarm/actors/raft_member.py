@@ -98,7 +98,7 @@ class RaftMember(Actor):
         self._log_store = disk
         self._links = links
         self._entropy = entropy
-        self._config = config
+        self._config = config or Config()
         self._tick_s = tick_s
         self._pace = 1
         """How many ticks pass at once: one while something is under way, more while only heartbeats are due."""
@@ -166,7 +166,7 @@ class RaftMember(Actor):
         pace = 1
         if self.raft.is_quiet and not self._clients.wait:
             alone = self.raft.is_leader and len(self.raft.membership.members) == 1
-            pace = ALONE_TICKS if alone else (self._config or Config()).heartbeat_ticks
+            pace = ALONE_TICKS if alone else self._config.heartbeat_ticks
         if pace < self._pace:
             self._hurry.set()
         self._pace = pace

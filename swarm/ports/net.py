@@ -7,7 +7,7 @@ port nobody sees a socket. A transport is used by exactly one writer task and on
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from swarm.ca.identity import Peer
 
@@ -35,6 +35,22 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """End it, within a bounded time, forcefully if needed."""
+        ...
+
+
+@runtime_checkable
+class PromptTransport(Transport, Protocol):
+    """A transport that may be able to send without waiting."""
+
+    def begin(self, data: bytes) -> bool:
+        """Take one message and send what can be sent at once; True when that is all of it. `TransportClosed`.
+
+        Otherwise `finish` is awaited before anything else is sent.
+        """
+        ...
+
+    async def finish(self) -> None:
+        """Send the rest of what `begin` took; `TransportClosed`."""
         ...
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import outcome
 import trio
 
-from swarm.ports.net import Transport, TransportClosed
+from swarm.ports.net import PromptTransport, Transport, TransportClosed
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.stream import Pipe
 from swarm.wire import events as e
 from swarm.wire import mux as m
 from swarm.wire.errors import error_of
-from swarm.wire.frames import Frame, FrameError, Open, decode_batch, encode_batch
+from swarm.wire.frames import BATCH_BYTES, OFFER, Frame, FrameError, Open, decode_batch, encode_batch
 
 if TYPE_CHECKING:
     from swarm.wire.link import Link
@@ -193,6 +193,10 @@ class Connection:
         self._room = trio.lowlevel.ParkingLot()
         self._writer: trio.lowlevel.Task | None = None
         self._transport: Transport | None = None
+        self._prompt: PromptTransport | None = None
+        """The transport, if it can send without waiting."""
+        self._unfinished = False
+        """`flush` began a message that the writer is to finish."""
         self._scope = trio.CancelScope()
         self.mux.hello(link.session, lane)
 
@@ -212,6 +216,17 @@ class Connection:
     async def parked(self) -> None:
         """Wait until the outbox may have room, or the connection is over."""
         await self._room.park()
+
+    def offer(self, tag: str, body: bytes, *, prompt: bool) -> None:
+        """Put an offer into the outbox, and send it in this very turn if it is to be prompt. Raises UNAVAILABLE."""
+        try:
+            self.mux.open(OFFER, tag, body)
+        except m.MuxClosed:
+            raise self.link.gone() from None
+        if prompt:
+            self.flush()
+        else:
+            self.kick()
 
     def call(self, pending: Pending | None, kind: int, tag: str, body: bytes, **options: Any) -> int:
         """Put an Open into the outbox; `pending` hears of its outcome (None for offers). Raises UNAVAILABLE."""
@@ -253,10 +268,35 @@ class Connection:
         """There may be something to send."""
         if self.mux.overflown and not self.mux.over:
             self.end("the peer does not read what it asked for")
-        writer = self._writer
-        if writer is not None and (self.mux.has_output or self.mux.over):
-            self._writer = None
+        if self._writer is not None and (self.mux.has_output or self.mux.over):
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
             trio.lowlevel.reschedule(writer)
+
+    def flush(self) -> None:
+        """Send what there is in this very turn, if that can be done without waiting; else the writer does, as ever.
+
+        For a caller that has gathered all it has to say: waking the writer would cost it a turn of the loop and gather no more.
+        """
+        transport, mux = self._prompt, self.mux
+        if (
+            transport is None
+            or self._writer is None
+            or mux.over
+            or not mux.has_output
+            or mux.outbox_bytes > BATCH_BYTES
+        ):
+            return self.kick()
+        try:
+            if transport.begin(encode_batch(mux.take())):
+                return None
+        except TransportClosed:
+            pass  # the reader finds out why, and the writer meets it again
+        self._unfinished = True
+        return self._wake_writer()
 
     def end(self, reason: str) -> None:
         """Tell the peer why, send what is left for `FLUSH_S`, then close."""
@@ -269,6 +309,7 @@ class Connection:
     async def run(self, transport: Transport, first: Sequence[Frame] = ()) -> str:
         """Carry frames until the connection is over; why. `first` are frames that were read from it already."""
         self._transport = transport
+        self._prompt = transport if isinstance(transport, PromptTransport) else None
         why = ""
         try:
             with self._scope:
@@ -289,6 +330,9 @@ class Connection:
         mux = self.mux
         try:
             while True:
+                if self._unfinished and self._prompt is not None:
+                    self._unfinished = False
+                    await self._prompt.finish()
                 batch = mux.take()
                 if batch:
                     await transport.send(encode_batch(batch))

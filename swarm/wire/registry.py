@@ -49,13 +49,17 @@ class WireMessage:
     reply: Any
     may_be_stale: bool = False
     """It has a field `stale`: when that is true, the manager that gets it answers."""
+    prompt: bool = False
+    """Its sender gathers what belongs together, so that an offer of it leaves in the turn that it was made in."""
 
 
 _BY_TAG: dict[str, WireMessage] = {}
 _BY_CLASS: dict[type, WireMessage] = {}
 
 
-def wire_message(tag: str, *, to: str, at: At, roles: frozenset[PeerRole], lane: Lane = Lane.CALLS) -> Callable[[C], C]:
+def wire_message(
+    tag: str, *, to: str, at: At, roles: frozenset[PeerRole], lane: Lane = Lane.CALLS, prompt: bool = False
+) -> Callable[[C], C]:
     """Declare the decorated message class: it may cross to actor `to`, sent by a peer of one of `roles`."""
     if not roles:
         raise TypeError(f"wire message {tag!r} names no role that may send it")
@@ -64,7 +68,7 @@ def wire_message(tag: str, *, to: str, at: At, roles: frozenset[PeerRole], lane:
         if tag in _BY_TAG:
             raise TypeError(f"wire tag {tag!r} is declared twice: {_BY_TAG[tag].cls.__name__}, {cls.__name__}")
         declared = WireMessage(
-            tag, cls, to, at, roles, lane, _reply_type(cls), has(cls) and "stale" in fields_dict(cls)
+            tag, cls, to, at, roles, lane, _reply_type(cls), has(cls) and "stale" in fields_dict(cls), prompt
         )
         _BY_TAG[tag] = declared
         _BY_CLASS[cls] = declared

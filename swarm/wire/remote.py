@@ -18,7 +18,7 @@ from swarm.runtime.message import Message, Request, Subscribe
 from swarm.runtime.ref import DEFAULT_WINDOW, Inlet
 from swarm.wire.codec import declaration, decode_reply, encode_message
 from swarm.wire.connection import Connection, Inflow
-from swarm.wire.frames import ASK, OFFER, STREAM, TELL
+from swarm.wire.frames import ASK, STREAM, TELL
 from swarm.wire.registry import WireMessage
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RemoteRef:
             connection = self.link.connection(declared.lane)
             if not connection.mux.has_room:
                 return False
-            connection.call(None, OFFER, declared.tag, encode_message(declared, message))
+            connection.offer(declared.tag, encode_message(declared, message), prompt=declared.prompt)
         except SwarmError:
             return False
         return True

@@ -105,6 +105,11 @@ class TlsStream(trio.abc.Stream):
 
     async def send(self, data: bytes | bytearray) -> None:
         """As `send_all`, without giving way to other tasks when the kernel takes all of it at once."""
+        if not self.begin(data):
+            await self.finish()
+
+    def begin(self, data: bytes | bytearray) -> bool:
+        """Encrypt and send what the kernel takes at once; True when that is all. Otherwise `finish` does the rest."""
         if self._broken:
             raise trio.BrokenResourceError("this TLS session is broken")
         if data:
@@ -112,9 +117,12 @@ class TlsStream(trio.abc.Stream):
                 self.session.write(data)
             except ssl.SSLError as error:
                 raise self._break(error) from error
-        if self._sending.locked() or self._rest or not self._flushed():
-            async with self._sending:
-                await self._drain()
+        return not self._sending.locked() and not self._rest and self._flushed()
+
+    async def finish(self) -> None:
+        """Wait until all that was begun has been sent."""
+        async with self._sending:
+            await self._drain()
 
     def _flushed(self) -> bool:
         """Whether the kernel has taken all that is to be sent."""

@@ -19,6 +19,8 @@ LENGTH: Final = 0x7F
 LENGTH_IN_2: Final = 126
 LENGTH_IN_8: Final = 127
 KEY_BYTES: Final = 4
+SHORT_BYTES: Final = 1024
+"""Up to here a payload is unmasked as one number: half the library's time at 300 bytes, twice its time at 64 KiB."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PONG = 0x0, 0x1, 0x2, 0x8, 0xA
 
@@ -33,6 +35,15 @@ class FramingError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def _unmasked(key: bytes, payload: bytes | bytearray) -> bytes:
+    """Section 5.3: each byte is combined with the key's, in turn. As one number where that is faster."""
+    size = len(payload)
+    if size > SHORT_BYTES:
+        return bytes(XorMaskerSimple(key).process(bytearray(payload)))
+    keys = (key * (size // KEY_BYTES + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
 
 
 class Splitter:
@@ -99,8 +110,7 @@ class Splitter:
             self.aside += buffer[at:end]
             self.closing = first & OPCODE == CLOSE
         elif self._mask:
-            key = bytes(buffer[body - KEY_BYTES : body])
-            self._data(first, bytes(XorMaskerSimple(key).process(bytearray(buffer[body:end]))))
+            self._data(first, _unmasked(bytes(buffer[body - KEY_BYTES : body]), buffer[body:end]))
         else:
             self._data(first, bytes(buffer[body:end]))
         return end

@@ -162,15 +162,30 @@ class WebsocketTransport:
 
     async def send(self, data: bytes) -> None:
         """One binary message. A cancelled send may leave half a TLS record: only close after that."""
+        if not self.begin(data):
+            await self.finish()
+        elif len(data) >= LONG_BYTES:
+            await trio.lowlevel.checkpoint()
+
+    def begin(self, data: bytes) -> bool:
+        """One binary message, as far as the kernel takes it at once; True when that is all of it."""
         if self._connection.closed is not None:
             raise self._closed()
         try:
-            await self._stream.send(self._frames.send_data(data))
+            return self._stream.begin(self._frames.send_data(data))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self._side.error = self._side.error or error.__cause__
-            raise self._closed() from error
-        if len(data) >= LONG_BYTES:
-            await trio.lowlevel.checkpoint()
+            raise self._broken(error) from error
+
+    async def finish(self) -> None:
+        """Wait for the kernel to take the rest."""
+        try:
+            await self._stream.finish()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> TransportClosed:
+        self._side.error = self._side.error or error.__cause__
+        return self._closed()
 
     async def receive(self) -> bytes:
         """The next binary message. Gives way to other tasks whenever none has arrived already."""

@@ -165,3 +165,14 @@ async def test_closing_wakes_the_one_who_receives() -> None:
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         await near.aclose()
+
+
+async def test_what_was_begun_and_not_taken_is_finished_later_and_goes_first() -> None:
+    big = bytes(5_000_000)
+    async with pair() as (near, far), trio.open_nursery() as nursery:
+        assert near.begin(b"at once")
+        assert await read(far, 7) == b"at once"
+        assert not near.begin(big)
+        assert not near.begin(b"behind")
+        nursery.start_soon(near.finish)
+        assert await read(far, len(big) + 6) == big + b"behind"

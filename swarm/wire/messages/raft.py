@@ -9,7 +9,7 @@ from swarm.runtime.message import Message, Request
 from swarm.wire.registry import MANAGERS, At, Lane, wire_message
 
 
-@wire_message("raft.messages", to="raft", at=At.MANAGER, roles=MANAGERS, lane=Lane.CONTROL)
+@wire_message("raft.messages", to="raft", at=At.MANAGER, roles=MANAGERS, lane=Lane.CONTROL, prompt=True)
 @frozen
 class RaftMessages(Message):
     """Raft messages as bytes of `raft/codec.py`, in order; may be lost."""
