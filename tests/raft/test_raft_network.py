@@ -1,4 +1,8 @@
-"""Clusters of cores under loss, reordering, repetition, crashes with unflushed writes, partitions and membership changes."""
+"""Clusters of cores under loss, reordering, repetition, crashes with unflushed writes, partitions and membership changes.
+
+After every step the properties of the paper's figure 3: election safety, a leader only appends, logs match, leaders are complete,
+applied states are equal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Snapshots: chunks that are lost, repeated or of another sender; installation; compaction and who it waits for."""
+"""Snapshots: chunks that are lost, repeated or of another sender; installation; compaction and who it waits for.
+
+Paper 7 and figure 13, thesis 5.1 (what a snapshot stands for, when it is installed, what is kept behind it) and 5.3 (one is made
+while the log goes on). Numbered chunks with a window of their own are this implementation's.
+"""
 
 from __future__ import annotations
 
