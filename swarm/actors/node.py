@@ -220,6 +220,7 @@ async def _follow_role(scope: Scope, node: NodeContext, facts: Facts, front: Nod
         if facts.role is not PeerRole.MANAGER:
             node.save(evolve(node.file, raft_id=RaftId(0)))
             front.agent_runs = True
+            front.manager = None
             await facts.until(lambda now: now.end is not None or now.role is PeerRole.MANAGER)
             continue
         from swarm.actors.manager import run_manager  # a worker does without a manager's 10 MB of code
@@ -389,6 +390,8 @@ class Node(Actor):
                 return self._waiting
             if not life.ready.is_set():
                 return "waiting for a leader: too few managers can be reached, or an election is under way"
+        elif self.manager is not None:
+            return "leaving the managers"  # a worker by its certificate, and not yet by what it runs
         if agent is None or not agent.registered:
             return agent.waiting if agent is not None and agent.waiting else "waiting for a manager to register with"
         return "ready"
