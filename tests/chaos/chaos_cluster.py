@@ -27,6 +27,8 @@ R = TypeVar("R")
 PORT = 4242
 SMALL_DISK_MIB = 48
 FILLER = "filler"
+SKEWED = Path(__file__).parent / "skewed"
+READY_S = 30.0
 
 
 class ChaosCluster:
@@ -40,6 +42,7 @@ class ChaosCluster:
         self.workers: list[str] = []
         self.ids: dict[str, str] = {}
         self.small_disks: set[str] = set()
+        self.paused: set[str] = set()
         self._started: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -64,17 +67,18 @@ class ChaosCluster:
         """Start a daemon that was killed with `swarm up --detach`, whatever comes of it."""
         arguments = ["up", "--state-dir", str(self.local.directory / name), "--detach"]
         command = [*self._inside(name), *self.local.command(*arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=self._environment(name), capture_output=True, text=True, timeout=60)
 
     def _first_start(self, name: str, role: str) -> None:
         address = self.local.addresses[name]
         options = ["--state-dir", str(self.local.directory / name), "--listen", address, "--advertise", address]
         options += ["--hostname", name, "--executor", "process", "--detach"]
-        if not self.managers:
+        inside = self.other(name)
+        if not inside:
             self._swarm(name, "up", *options)
         else:
-            token = self.local.run("token", role, "-q", node=self.managers[0]).strip()
-            self._swarm(name, "join", self.local.addresses[self.managers[0]], *options, token=token)
+            token = self.local.run("token", role, "-q", node=inside).strip()
+            self._swarm(name, "join", self.local.addresses[inside], *options, token=token)
         self.ids[name] = self.status(name).node_id
 
     def restart(self, name: str) -> None:
@@ -84,23 +88,47 @@ class ChaosCluster:
             started = subprocess.Popen(
                 [*self._inside(name), *self.local.command("up", "--state-dir", str(directory))],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/",
+                env=self._environment(name),
             )  # fmt: skip
         self._started.append(started)
-        wait_until(lambda: self._answers(name), f"{name} answers", 30)
+        wait_until(lambda: self._answers(name), f"{name} answers", READY_S)
 
     def kill(self, name: str) -> None:
         """SIGKILL; its tasks go on."""
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
+        self.paused.discard(name)
         wait_until(lambda: not alive(pid), f"{name} is gone")
+
+    def stop(self, name: str) -> None:
+        """SIGTERM, and wait until it has ended; its tasks go on."""
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not alive(pid), f"{name} has stopped", READY_S)
+
+    def erase(self, name: str) -> None:
+        """Its machine is set up anew: every process of it ends, and its state directory is empty."""
+        mark = f"{self.local.directory / name}".encode()
+        for pid in self.local.task_pids():
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        for entry in (self.local.directory / name).iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def set_clock(self, name: str, skew_s: float) -> None:
+        """Its wall clock jumps: it is off by this much from now on."""
+        self._clock_file(name).write_text(str(skew_s))
 
     def pause(self, name: str) -> None:
         """SIGSTOP: connections stay open and nobody answers."""
         os.kill(self.pid(name), signal.SIGSTOP)
+        self.paused.add(name)
 
     def resume(self, name: str) -> None:
         """SIGCONT."""
         os.kill(self.pid(name), signal.SIGCONT)
+        self.paused.discard(name)
 
     def fill_disk(self, name: str) -> None:
         """Leave no space below its state directory."""
@@ -129,6 +157,46 @@ class ChaosCluster:
         for started in self._started:
             started.kill()
             started.wait(30)
+
+    # --- managers that come and go -------------------------------------------------------------------------------------
+    def other(self, name: str) -> str:
+        """A manager that runs, not this one; empty when there is none."""
+        return next((other for other in self.managers if other != name and self.running(other)), "")
+
+    def demote(self, name: str) -> None:
+        """Wait until it is a worker."""
+        self._insist("node", "demote", name, through=self.other(name))
+        wait_until(lambda: self._is(name, "worker"), f"{name} is a worker", READY_S)
+
+    def promote(self, name: str) -> None:
+        """Wait until it is a manager."""
+        self._insist("node", "promote", name, through=self.other(name))
+        wait_until(lambda: self._is(name, "manager"), f"{name} is a manager", READY_S)
+
+    def leave(self, name: str) -> None:
+        """It goes in order; its tasks and its record go with it."""
+        pid = self.pid(name)
+        self._insist("leave", through=name)
+        wait_until(lambda: not alive(pid), f"{name} has ended", READY_S)
+
+    def remove(self, name: str) -> None:
+        """It was lost for good: the others take its record out."""
+        self._insist("node", "rm", "--force", self.ids[name], through=self.other(name))
+
+    def _insist(self, *command: str, through: str) -> None:
+        """Type it until it is done: others may have changed the same record, or an election may be under way."""
+        end = time.monotonic() + READY_S
+        while (done := self.local.attempt(*command, node=through)).returncode:
+            if time.monotonic() > end:
+                raise TimeoutError(f"swarm {' '.join(command)} on {through} is still refused: {done.stderr}")
+            time.sleep(0.2)
+
+    def _is(self, name: str, role: str) -> bool:
+        try:
+            status = self.ask(name, GetNodeStatus(), 1.0)
+        except SwarmError:
+            return False
+        return (status.role, status.state) == (role, "ready")
 
     # --- asking --------------------------------------------------------------------------------------------------------
     def client(self, name: str) -> LocalClient:
@@ -179,8 +247,14 @@ class ChaosCluster:
     def _inside(self, name: str) -> list[str]:
         return [] if self.net is None else self.net.inside(name)
 
+    def _clock_file(self, name: str) -> Path:
+        return self.local.directory / f"{name}.clock"
+
+    def _environment(self, name: str) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(SKEWED), "CHAOS_CLOCK": str(self._clock_file(name))}
+
     def _swarm(self, name: str, *arguments: str, token: str = "") -> None:
-        environment = {**os.environ, **({"SWARM_TOKEN": token} if token else {})}
+        environment = {**self._environment(name), **({"SWARM_TOKEN": token} if token else {})}
         command = [*self._inside(name), *self.local.command(*arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         if done.returncode:
@@ -211,9 +285,14 @@ def chaos_cluster(managers: int, workers: int, small_disks: int = 0) -> Iterator
         for number in range(1, workers + 1):
             cluster.create(f"w{number}", "worker")
         yield cluster
-    shutil.rmtree(
-        local.directory, ignore_errors=True
-    )  # a small disk's directory could not be erased while it was mounted
+    shutil.rmtree(local.directory, ignore_errors=True)  # a small disk's directory stayed while it was mounted
+    wait_until(lambda: not left_of(local, net), f"nothing is left: {left_of(local, net)}")
+
+
+def left_of(local: LocalCluster, net: TestNet | None) -> list[str]:
+    """Processes, mounts and namespaces of a cluster that should have none any more."""
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(local.directory) in line]
+    return [*map(str, local.task_pids()), *mounts, *(net.left() if net is not None else ())]
 
 
 def state_file(cluster: ChaosCluster, name: str, *parts: str) -> Path:

@@ -45,6 +45,11 @@ class TestNet:
         for space in [*self._spaces.values(), self._hub]:
             subprocess.run(["ip", "netns", "del", space], capture_output=True, timeout=30)
 
+    def left(self) -> list[str]:
+        """Its namespaces that still are there."""
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=30).stdout
+        return [line for line in listed.splitlines() if line.startswith(f"{self._mark}-")]
+
     def add(self, name: str) -> str:
         """A node's address; from now on `inside` works for it."""
         number = len(self._spaces) + 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from chaos_cluster import ChaosCluster, chaos_cluster
@@ -24,6 +26,25 @@ def chaos_seconds(request: pytest.FixtureRequest) -> float:
 def chaos_seed(request: pytest.FixtureRequest) -> int:
     """`--chaos-seed`, else SWARM_CHAOS_SEED, else always the same."""
     return int(request.config.getoption("--chaos-seed") or os.environ.get("SWARM_CHAOS_SEED") or DEFAULT_SEED)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cleans_up_when_terminated() -> Iterator[None]:
+    """SIGTERM, as from a CI's time-out, ends the run as Ctrl-C does: daemons, namespaces and mounts are removed first."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Say a line to whoever watches the run, whatever pytest captures."""
+
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\nchaos: {text}", end="", file=sys.stderr, flush=True)
+
+    return say
 
 
 @pytest.fixture(scope="session")
