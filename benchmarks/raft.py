@@ -1,9 +1,11 @@
-"""Committed writes a second: three members as three processes, TLS between them and to the client, beside etcd in the same run.
+"""Committed writes a second: three members as three processes, TLS between them and to the client, beside etcd and PySyncObj.
 
 `python -m benchmarks.raft [seconds]`; or `python -m benchmarks.raft behind`: how fast the leader goes on while a member that
 is 100,000 entries behind catches up by snapshot. A write is a 256-byte value; it counts once a majority has it on disk and the
-leader has applied it. One client process keeps 1, 16 or 256 writes in flight on one connection to the leader; both clients are
-as thin as can be (no task, no thread per write). Rates and latencies (p50, p99) of the median round; the systems take turns.
+leader has applied it. One client process keeps 1, 16, 256 or 4,096 writes in flight on one connection to the leader; both clients
+are as thin as can be (blocking, frames by hand). PySyncObj's commands are put in within its leader's process and are not flushed;
+one at a time it gathers for 50 ms, so that only many in flight say anything. Rates and latencies (p50, p99) of the median
+round; the systems take turns, and whoever is not installed is named and left out.
 The disk is the one below the temporary directory (`TMPDIR`). Nothing is random but values.
 """
 
@@ -11,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import pickle
 import subprocess
@@ -27,7 +28,8 @@ import msgpack
 import trio
 from attrs import frozen
 
-from benchmarks import _etcd
+from benchmarks import _etcd, _pysyncobj
+from benchmarks._client import Client
 from swarm.actors.daemon import GC_THRESHOLDS, SWITCH_INTERVAL_S
 from swarm.actors.membership import MembershipActor
 from swarm.actors.raft_member import RaftMember
@@ -43,7 +45,6 @@ from swarm.ports.entropy import SystemEntropy
 from swarm.ports.sqlite_log_store import SqliteLogStore
 from swarm.raft.config import SNAPSHOT_CHUNK_BYTES
 from swarm.runtime.actor import Actor, on
-from swarm.runtime.errors import SwarmError
 from swarm.runtime.local import LocalRef
 from swarm.runtime.message import Request
 from swarm.runtime.ref import HERE
@@ -51,18 +52,22 @@ from swarm.runtime.scope import open_scope
 from swarm.runtime.supervise import Restart
 from swarm.runtime.turn import Call, Later, Turn
 from swarm.wire.codec import declaration, encode_message
-from swarm.wire.connection import Connection
-from swarm.wire.frames import ASK
 from swarm.wire.link import Link
 from swarm.wire.links import open_links
 from swarm.wire.messages.raft import JoinRaft, Member, Membership
-from swarm.wire.registry import MANAGERS, At, Lane, wire_message
+from swarm.wire.registry import MANAGERS, At, wire_message
 from swarm.wire.router import open_router
 from swarm.wire.websocket import open_net
 
 CLUSTER = "bench"
 VALUE_BYTES = 256
-IN_FLIGHT = (1, 16, 256)
+IN_FLIGHT = {
+    1: ("swarm", "etcd"),
+    16: ("swarm", "etcd"),
+    256: ("swarm", "etcd", "PySyncObj"),
+    4096: ("swarm", "PySyncObj"),
+}
+"""Who is measured with how many writes under way."""
 ROUNDS = 5
 SECONDS = 3.0
 NUMBER_BYTES = 8
@@ -230,66 +235,7 @@ async def _until_ready(raft: LocalRef, raft_id: RaftId, applied: int) -> None:
         await trio.sleep(0.05)
 
 
-# --- the client ------------------------------------------------------------------------------------------------------
-class Writes:
-    """Keeps a number of writes under way on one connection; hears of each answer without a task of its own."""
-
-    def __init__(self, connection: Connection, in_flight: int, is_over: Callable[[int], bool], keys: int) -> None:
-        self.latencies: list[float] = []
-        self.over = trio.Event()
-        self.error: SwarmError | None = None
-        self._connection = connection
-        self._under_way = in_flight
-        self._is_over = is_over
-        messages = [Put(b"key %012d" % key, os.urandom(VALUE_BYTES)) for key in range(keys)]
-        declared = declaration(messages[0])
-        self._tag = declared.tag
-        self._bodies = itertools.cycle([encode_message(declared, message) for message in messages])
-        for _ in range(in_flight):
-            self.send()
-
-    def send(self) -> None:
-        """One more."""
-        self._connection.call(Write(self), ASK, self._tag, next(self._bodies), time_left_s=ASK_S)
-
-    def ended(self) -> None:
-        """One less, or the next one."""
-        if self.error is None and not self._is_over(len(self.latencies)):
-            self.send()
-            return
-        self._under_way -= 1
-        if not self._under_way:
-            self.over.set()
-
-
-class Write:
-    """One write."""
-
-    __slots__ = ("_began", "_writes")
-
-    def __init__(self, writes: Writes) -> None:
-        self._writes = writes
-        self._began = time.perf_counter()
-
-    def answered(self, body: bytes) -> None:
-        """Committed and applied."""
-        self._writes.latencies.append(time.perf_counter() - self._began)
-        self._writes.ended()
-
-    def failed(self, error: SwarmError) -> None:
-        """It must not."""
-        self._writes.error = error
-        self._writes.ended()
-
-    def arrived(self, body: bytes) -> None:
-        """An ask has no items."""
-        raise AssertionError
-
-    def ended(self) -> None:
-        """An ask has no end without an answer."""
-        raise AssertionError
-
-
+# --- the parent's side -----------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def members(directory: Path) -> Iterator[tuple[list[MemberProcess], Credentials]]:
     """Three member processes, the first leads; and a client's credentials."""
@@ -310,22 +256,15 @@ def members(directory: Path) -> Iterator[tuple[list[MemberProcess], Credentials]
             one.kill()
 
 
-async def write(
+def write(
     address: str, client: Credentials, in_flight: int, is_over: Callable[[int], bool], keys: int = 1
 ) -> list[float]:
     """The latencies of writes to so many keys in turn, until `is_over(count)`."""
-    entropy = SystemEntropy()
-    async with (
-        open_net(client) as net,
-        open_router(entropy) as router,
-        open_links(net, router, clock=SystemClock(), entropy=entropy, node_id=lambda: "client") as links,
-    ):
-        link = await links.dial(address, timeout_s=10)
-        writes = Writes(link.connection(Lane.CALLS), in_flight, is_over, keys)
-        await writes.over.wait()
-        if writes.error is not None:
-            raise writes.error
-        return writes.latencies
+    messages = [Put(b"key %012d" % key, os.urandom(VALUE_BYTES)) for key in range(keys)]
+    declared = declaration(messages[0])
+    bodies = [encode_message(declared, message) for message in messages]
+    with contextlib.closing(Client(address, client)) as connection:
+        return connection.run(declared.tag, bodies, in_flight, is_over)
 
 
 def until(seconds: float) -> Callable[[int], bool]:
@@ -363,20 +302,21 @@ Run = Callable[[int, float], list[float]]
 
 def compare(contestants: dict[str, Run], seconds: float) -> None:
     """Rounds in turn; each system's median round."""
-    for in_flight in IN_FLIGHT:
-        rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contestants}
+    for in_flight, names in IN_FLIGHT.items():
+        rounds: dict[str, list[tuple[float, float, float]]] = {name: [] for name in names if name in contestants}
         for number in range(ROUNDS + 1):
-            for name, run in contestants.items():
-                latencies = sorted(run(in_flight, seconds if number else 1.0))
+            for name in rounds:
+                latencies = sorted(contestants[name](in_flight, seconds if number else 1.0))
                 if number:  # the first round warms up
                     p50, p99 = latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100]
                     rounds[name].append((len(latencies) / seconds, p50 * 1e3, p99 * 1e3))
         medians = {name: sorted(found)[len(found) // 2] for name, found in rounds.items()}
         for name, (rate, p50, p99) in medians.items():
-            print(f"{in_flight:>4} in flight  {name:6} {rate:>9,.0f} writes/s  p50 {p50:>7.2f} ms  p99 {p99:>7.2f} ms")
-        if len(medians) == 2:
-            ours, theirs = medians.values()
-            print(f"{'':14} ratio  {ours[0] / theirs[0]:>9.2f}           p50 {ours[1] / theirs[1]:>7.2f}", flush=True)
+            print(f"{in_flight:>4} in flight  {name:9} {rate:>9,.0f} writes/s  p50 {p50:>7.2f} ms  p99 {p99:>7.2f} ms")
+        ours = medians.pop("swarm")
+        for name, theirs in medians.items():
+            rate, p50 = ours[0] / theirs[0], ours[1] / theirs[1]
+            print(f"{'':14} of {name:9} {rate:>6.2f}           p50 {p50:>7.2f}", flush=True)
 
 
 def behind(directory: Path) -> None:
@@ -386,7 +326,7 @@ def behind(directory: Path) -> None:
 
         def rate(is_over: Callable[[int], bool]) -> float:
             began = time.perf_counter()
-            latencies = trio.run(write, leader, client, 256, is_over, BEHIND)
+            latencies = write(leader, client, 256, is_over, BEHIND)
             return len(latencies) / (time.perf_counter() - began)
 
         rate(until(2.0))
@@ -410,7 +350,7 @@ def behind(directory: Path) -> None:
 
 
 def main() -> None:
-    """Start both systems and measure."""
+    """Start all systems and measure."""
     if sys.argv[1:] == ["--member"]:
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -426,7 +366,7 @@ def main() -> None:
         started, client = stack.enter_context(members(directory))
 
         def ours(in_flight: int, for_s: float) -> list[float]:
-            return trio.run(write, started[0].address, client, in_flight, until(for_s))
+            return write(started[0].address, client, in_flight, until(for_s))
 
         contestants: dict[str, Run] = {"swarm": ours}
         if _etcd.is_here():
@@ -436,7 +376,11 @@ def main() -> None:
             value = os.urandom(VALUE_BYTES)
             contestants["etcd"] = lambda in_flight, for_s: puts.run(b"key %012d" % 0, value, in_flight, for_s)
         else:
-            print("etcd is not installed (Debian: etcd-server, etcd-client): swarm alone", file=sys.stderr)
+            print("etcd is not installed (Debian: etcd-server, etcd-client): left out", file=sys.stderr)
+        if _pysyncobj.is_here():
+            contestants["PySyncObj"] = stack.enter_context(_pysyncobj.cluster(directory, os.urandom(VALUE_BYTES))).run
+        else:
+            print("PySyncObj is not installed (the extra `bench`): left out", file=sys.stderr)
         compare(contestants, seconds)
 
 
