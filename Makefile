@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+SEEDS ?= 200
+JOBS ?= 2
+MINUTES ?= 10
 
-.PHONY: demo test check format lint types layers unit bench clean
+.PHONY: demo test check format lint types layers unit simulate chaos bench clean
 
 demo: $(STAMP)
 	$(BIN)/python -m swarm.commands.demo
@@ -27,6 +30,13 @@ layers: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The long forms of what `make test` does briefly: SEEDS clusters under a seed; MINUTES of faults for real daemons.
+simulate: $(STAMP)
+	$(BIN)/python -m tests.sim 1 --seeds $(SEEDS) --jobs $(JOBS) --minutes 1.5
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest tests/chaos/test_chaos_random.py --chaos-minutes $(MINUTES)
 
 format: $(STAMP)
 	$(BIN)/ruff format swarm tests benchmarks
