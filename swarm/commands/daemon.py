@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 NOTIFY_ENVIRONMENT = "SWARM_NOTIFY_FD"
 DEFAULT_LISTEN = "0.0.0.0:4242"
 STOP_TIMEOUT_S = 60.0
+_HOSTNAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
 @frozen
@@ -109,6 +111,11 @@ def _check(options: Options) -> None:
             _check_address(flag, address)
     if options.executor not in (None, "auto", "process", "docker"):
         _check_executor(options.executor or "")
+    if options.hostname is not None and not _HOSTNAME.fullmatch(options.hostname):
+        usage(
+            f"--hostname {options.hostname!r} is not a name for a node: letters, digits, '-', '_' and '.', "
+            "beginning with a letter or digit"
+        )
     for label in options.labels or ():
         try:
             parse.key_value(label, "--label")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from enum import Enum, IntEnum
@@ -13,6 +14,9 @@ from typing import Any, TextIO
 import attrs
 
 SHORT_ID = 12
+RUNS = "RUNS"
+"""The header of the column that may be shortened: images and commands."""
+RUNS_LENGTH_MIN = 12
 _SECRET_FIELDS = frozenset({"registry_auth", "root_key"})
 
 
@@ -108,10 +112,41 @@ def tasks(count: int) -> str:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell, two blanks apart."""
+    """Columns as wide as their widest cell, two blanks apart; on a terminal made to fit it as far as that loses little."""
     table = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    if sys.stdout.isatty():
+        table = fitted(table, shutil.get_terminal_size().columns)
+    widths = _widths(table)
     print_lines("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
+
+
+def fitted(table: list[tuple[str, ...]], room: int) -> list[tuple[str, ...]]:
+    """A table of which the first row is the header, narrower when it is wider than `room` columns.
+
+    Columns without any entry go first, then what a task runs is shortened. Nothing else is: an error is read to its end.
+    """
+    if _width(table) > room and len(table) > 1:
+        filled = [any(column[1:]) for column in zip(*table, strict=True)]
+        table = [tuple(cell for cell, keep in zip(row, filled, strict=True) if keep) for row in table]
+    excess = _width(table) - room
+    if excess <= 0 or RUNS not in table[0]:
+        return table
+    at = table[0].index(RUNS)
+    length = max(_widths(table)[at] - excess, RUNS_LENGTH_MIN)
+    return [(*row[:at], _shortened(row[at], length), *row[at + 1 :]) for row in table]
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    widths = _widths(table)
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

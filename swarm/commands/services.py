@@ -56,6 +56,10 @@ def create(context: Context, flags: dict[str, Any], command: Sequence[str], plan
 
 def update(context: Context, who: str, flags: dict[str, Any], command: Sequence[str], plan: bool, wait: Wait) -> None:
     """Change a service by what was typed, on its newest version."""
+    if not flags and not command:
+        usage(
+            "nothing to change: swarm svc update --help lists what can be set; --force replaces all tasks as they are"
+        )
     flags = _with_registry_auth(flags)
     written = _change(context, who, lambda spec: changed_spec(spec, flags, command), plan)
     _after_write(context, written, plan, wait)

@@ -105,6 +105,17 @@ def parse(expression: str) -> Constraint:
     return Constraint(key, operator == "!=", value)
 
 
+def key_problem(constraint: Constraint) -> str | None:
+    """Why no node can ever meet a constraint, whatever its value: its key is none that nodes have. None for a known one."""
+    key = constraint.key
+    if key.lower() in _ATTRIBUTES or key.lower() == "node.ip":
+        return None
+    if _after(NODE_LABEL_PREFIX, key) is not None or _after(ENGINE_LABEL_PREFIX, key) is not None:
+        return None
+    known = ", ".join([*_ATTRIBUTES, "node.ip", f"{NODE_LABEL_PREFIX}NAME", f"{ENGINE_LABEL_PREFIX}NAME"])
+    return f"constraint {constraint.text!r}: {key!r} is not known; known are {known}"
+
+
 @lru_cache(maxsize=CACHED_LISTS)
 def matcher(expressions: tuple[str, ...]) -> Matcher:
     """The compiled list; the same object for the same expressions. Raises `ConstraintError`."""

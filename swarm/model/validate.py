@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from signal import Signals
 
-from swarm.model.constraints import ConstraintError, parse
+from swarm.model.constraints import ConstraintError, key_problem, parse
 from swarm.model.image import image_problem
 from swarm.model.specs import (
     ClusterSettings,
@@ -119,9 +119,11 @@ def _task(task: TaskSpec) -> Iterator[str]:
     yield from _count("replicas per node", task.placement.max_replicas)
     for expression in task.placement.constraints:
         try:
-            parse(expression)
+            unknown = key_problem(parse(expression))
         except ConstraintError as error:
-            yield str(error)
+            unknown = str(error)
+        if unknown:
+            yield unknown
     for preference in task.placement.preferences:
         if not preference.lower().startswith(("node.labels.", "engine.labels.")):
             yield f"placement preference {preference!r} is not a label: write spread=node.labels.NAME"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swarm.model.constraints import ConstraintError, label_of, matcher, parse
+from swarm.model.constraints import Constraint, ConstraintError, key_problem, label_of, matcher, parse
 from swarm.model.ids import NodeId
 from swarm.model.objects import Node, NodeStatus
 from swarm.model.specs import NodeDescription, NodeSpec, Platform
@@ -185,3 +185,17 @@ def test_a_preference_reads_the_same_labels() -> None:
     assert label_of("node.labels.Zone", subject) == ""
     assert label_of("engine.labels.kernel", subject) == "6"
     assert label_of("node.id", subject) is None
+
+
+@pytest.mark.parametrize("key", ["zone", "node.label.zone", "node.labels.", "node.name", "labels.zone"])
+def test_a_key_that_no_node_has_is_told_with_those_that_are_known(key: str) -> None:
+    problem = key_problem(Constraint(key, False, "a"))
+    assert problem is not None
+    assert repr(key) in problem and "node.labels.NAME" in problem and "node.hostname" in problem
+
+
+@pytest.mark.parametrize(
+    "key", ["node.id", "Node.Role", "node.ip", "node.labels.zone", "engine.labels.os", "NODE.LABELS.a"]
+)
+def test_a_key_that_nodes_have_is_right(key: str) -> None:
+    assert key_problem(Constraint(key, True, "a")) is None
