@@ -19,10 +19,11 @@ from swarm.actors.session_messages import AgentStatus, GetAgentStatus, LeaveSess
 from swarm.actors.task import LIVES_MAX, RemoveTask, TaskActor, TaskRemoved, Wanted
 from swarm.actors.task_logs import send_logs
 from swarm.executors.base import Executor, ExecutorError, Workload
-from swarm.model.ids import NodeId, RevisionNumber, ServiceId, TaskId
+from swarm.model.ids import NodeId, TaskId
 from swarm.model.objects import Task, TaskStatus
-from swarm.model.specs import NodeDescription, ServiceSpec
+from swarm.model.specs import NodeDescription
 from swarm.model.states import TaskState
+from swarm.plan.assignments import NodeSpecs
 from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy
 from swarm.ports.task_store import StoredTask, TaskStore
@@ -112,7 +113,7 @@ class Agent(Actor):
         self._tasks: dict[TaskId, _Known] = {}
         """Every task that this node has anything of, those being removed included."""
         self._removing: set[TaskId] = set()
-        self._specs: dict[tuple[ServiceId, RevisionNumber], ServiceSpec] = {}
+        self._specs = NodeSpecs()
         """Those that this session was told; tasks keep their own."""
         self._scope: Scope | None = None
         self._reporter: Ref | None = None
@@ -216,13 +217,15 @@ class Agent(Actor):
             return
         if assignments.full:
             self._specs.clear()
-        self._specs |= {(spec.service_id, spec.revision): spec.spec for spec in assignments.specs}
+        specs = [((spec.service_id, spec.revision), spec.spec) for spec in assignments.specs]
+        self._specs.learn(specs, (assigned.task for assigned in assignments.tasks))
         try:
             await self._apply(assignments)
         except SwarmError as error:  # nothing was recorded: the next session brings it again
             LOG.error("assignments could not be taken up: %s", error.text)
             self._reopen(error.text)
             return
+        self._specs.forget(assignments.removed)
         self._sequence = assignments.sequence
         if assignments.full and not self._swept:
             self._swept = True
@@ -244,7 +247,7 @@ class Agent(Actor):
     def _stored(self, task: Task) -> StoredTask:
         """The task with its spec. A known task keeps its own status, and what is wanted of it never goes back."""
         known = self._tasks.get(task.id)
-        spec = self._specs.get((task.service_id, task.revision))
+        spec = self._specs.get(task)
         if spec is None and known is not None:
             spec = known.stored.spec
         if spec is None:

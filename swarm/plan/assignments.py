@@ -101,6 +101,48 @@ class NodeShare:
                 del self._spec_users[key]
 
 
+class NodeSpecs:
+    """The node's side: the specs that it has in its present session, forgotten when `NodeShare` takes them for forgotten."""
+
+    def __init__(self) -> None:
+        self._specs: dict[SpecKey, ServiceSpec] = {}
+        self._named: dict[TaskId, SpecKey] = {}
+        self._users: dict[SpecKey, int] = {}
+        """Tasks that name the spec, as in `NodeShare`."""
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def get(self, task: Task) -> ServiceSpec | None:
+        """The spec that a task names, None when it was never told or is forgotten."""
+        return self._specs.get((task.service_id, task.revision))
+
+    def clear(self) -> None:
+        """A new session, or a full set, tells everything anew."""
+        self._specs.clear()
+        self._named.clear()
+        self._users.clear()
+
+    def learn(self, specs: Iterable[tuple[SpecKey, ServiceSpec]], tasks: Iterable[Task]) -> None:
+        """What one message tells, before what it removes."""
+        self._specs.update(specs)
+        for task in tasks:
+            if task.id not in self._named:
+                key = self._named[task.id] = (task.service_id, task.revision)
+                self._users[key] = self._users.get(key, 0) + 1
+
+    def forget(self, task_ids: Iterable[TaskId]) -> None:
+        """Tasks that were removed, with the specs that no other one names."""
+        for task_id in task_ids:
+            key = self._named.pop(task_id, None)
+            if key is None:
+                continue
+            self._users[key] -= 1
+            if self._users[key] == 0:
+                del self._users[key]
+                self._specs.pop(key, None)
+
+
 def is_visible(task: Task, node_id: NodeId) -> bool:
     """Whether the node is to know of the task."""
     return task.node_id == node_id and task.status.state >= TaskState.ASSIGNED

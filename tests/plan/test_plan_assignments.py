@@ -12,7 +12,7 @@ from swarm.model.ids import NodeId, RevisionNumber, ServiceId, TaskId
 from swarm.model.objects import Task, TaskStatus
 from swarm.model.specs import ProcessSpec, ServiceSpec, TaskSpec
 from swarm.model.states import TaskState
-from swarm.plan.assignments import NodeShare, ShareChange, SpecKey
+from swarm.plan.assignments import NodeShare, NodeSpecs, ShareChange, SpecKey
 
 ME, OTHER = NodeId("me"), NodeId("other")
 
@@ -95,6 +95,7 @@ class LiteralNode:
     sequence: int = 0
     tasks: dict[TaskId, Task] = field(factory=dict)
     specs: dict[SpecKey, ServiceSpec] = field(factory=dict)
+    kept: NodeSpecs = field(factory=NodeSpecs)
 
     def take(self, change: ShareChange | None) -> None:
         if change is None:
@@ -114,6 +115,17 @@ class LiteralNode:
             del self.tasks[task_id]
         used = {(each.service_id, each.revision) for each in self.tasks.values()}
         self.specs = {key: spec for key, spec in self.specs.items() if key in used}
+        self._check_kept(change)
+
+    def _check_kept(self, change: ShareChange) -> None:
+        """What a real node keeps, without looking at all of its tasks, is the same."""
+        if change.full:
+            self.kept.clear()
+        self.kept.learn(change.specs, change.tasks)
+        assert all(self.kept.get(each) is not None for each in change.tasks)
+        self.kept.forget(change.removed)
+        assert len(self.kept) == len(self.specs)
+        assert all(self.kept.get(each) == self.specs[each.service_id, each.revision] for each in self.tasks.values())
 
 
 TASKS = st.builds(
