@@ -167,16 +167,22 @@ def kept_restarts(ctx: ServiceContext, task: Task) -> int:
 def _replace_moving(
     ctx: ServiceContext, slot: Slot, moving: list[Task], good: list[Task], replaced: bool, work: Repair
 ) -> None:
-    """Replace first, stop once the replacement runs; a node that comes back before that keeps its task."""
-    running = any(task.status.state is TaskState.RUNNING for task in good)
+    """Replace first, stop once the replacement runs; a node that comes back before that keeps its task.
+
+    A task of an older spec that runs elsewhere is no replacement for one of this spec, as with tasks that ended: an update tries
+    a slot once, so that dropping its step here would leave the slot behind for good.
+    """
+    fresh = [task for task in good if ctx.is_clean(task)]
     for task in reversed(moving):
+        able = fresh if ctx.is_clean(task) else good
+        running = any(one.status.state is TaskState.RUNNING for one in able)
         drained = ctx.place(task.node_id) is Place.DRAINED
         where = f"node {ctx.name_of(task.node_id)} is {'being drained' if drained else 'lost'}"
         code = ReasonCode.NODE_DRAINED if drained else ReasonCode.NODE_DOWN
-        if running or (good and task.status.state < TaskState.RUNNING):
-            work.changes.append(stop(task, because(code, f"{where}; {short(good[-1].id)} serves its slot")))
-        elif good or replaced:
-            _tell_waiting(task, where, good[-1] if good else None, work)
+        if running or (able and task.status.state < TaskState.RUNNING):
+            work.changes.append(stop(task, because(code, f"{where}; {short(able[-1].id)} serves its slot")))
+        elif able or replaced:
+            _tell_waiting(task, where, able[-1] if able else None, work)
         elif restart_condition(ctx, task) is RestartCondition.NONE:
             _give_up_moving(task, where, drained, work)
         else:

@@ -9,7 +9,15 @@ from orch_world import World, nothing_to_do, spec
 from swarm.model.events import Event
 from swarm.model.objects import Task
 from swarm.model.specs import ContainerSpec, Placement, RestartPolicy, TaskSpec, UpdateConfig
-from swarm.model.states import FailureAction, RestartCondition, TaskState, UpdateOrder, UpdateState
+from swarm.model.states import (
+    Availability,
+    FailureAction,
+    NodeState,
+    RestartCondition,
+    TaskState,
+    UpdateOrder,
+    UpdateState,
+)
 
 NEVER_AGAIN = RestartPolicy(RestartCondition.NONE)
 
@@ -316,6 +324,27 @@ def test_start_first_given_up_is_not_tried_again_for_ever() -> None:
     world.declare(spec(replicas=2, version="3", update=update))
     world.pass_time(100)
     assert world.programs() == ["3", "3"]
+
+
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_start_first_step_that_goes_with_its_node_before_it_runs_is_made_again(drained: bool) -> None:
+    """Sim seed 20766: the old task was taken to serve the slot, and the update was complete with it running."""
+    world = started(2, nodes="a b")
+    world.full = {"a", "b"}  # type: ignore[arg-type]
+    world.add_node("c")
+    world.silent = {"c"}  # type: ignore[arg-type]
+    world.declare(spec(replicas=2, version="2", update=UpdateConfig(parallelism=0, order=UpdateOrder.START_FIRST)))
+    world.run()
+    assert [task.node_id for task in world.live() if world.program(task) == "2"] == ["c", "c"]
+    world.full.clear()
+    if drained:
+        world.set_node("c", availability=Availability.DRAIN)
+    else:
+        world.set_node("c", state=NodeState.DOWN)
+    world.pass_time(1000)
+    assert world.programs() == ["2", "2"]
+    assert world.update_state() is UpdateState.COMPLETED
+    assert not nothing_to_do(world)
 
 
 # --- interruptions -------------------------------------------------------------------------------------------------
