@@ -18,9 +18,9 @@ from swarm.model.change_codec import decode_groups
 from swarm.model.changes import Group, Kind
 from swarm.model.events import Event
 from swarm.model.ids import Version
-from swarm.model.objects import Service, StoreObject, Task
+from swarm.model.objects import Node, Service, StoreObject, Task
 from swarm.model.reasons import ReasonCode
-from swarm.model.specs import Replicated, ReplicatedJob, TaskSpec
+from swarm.model.specs import Global, GlobalJob, Replicated, ReplicatedJob, TaskSpec
 from swarm.model.states import Availability, NodeState, Origin, TaskState, UpdateOrder
 from swarm.model.store import Store
 from swarm.plan.restart import old_task_timeout_s
@@ -276,10 +276,29 @@ def unconverged(store: Store, running: dict[str, set[str]]) -> str:
     return ""
 
 
+def meets(node: Node, constraints: Iterable[str]) -> bool:
+    """Whether a node's labels meet constraints `node.labels.NAME==VALUE` or `!=`; an obvious twin of the planners'."""
+    for constraint in constraints:
+        name, equal, value = constraint.partition("!=" if "!=" in constraint else "==")
+        wanted = equal == "=="
+        if (node.spec.labels.get(name.strip().removeprefix("node.labels.")) == value.strip()) is not wanted:
+            return False
+    return True
+
+
 def _service_problem(store: Store, service: Service) -> str:
     mode = service.spec.mode
     tasks = [task for task in store.tasks_of_service(service.id) if task.is_live]
     up = [task for task in tasks if task.status.state is TaskState.RUNNING]
+    places = {node.id for node in store.nodes() if meets(node, service.spec.task.placement.constraints)}
+    astray = [task.id for task in tasks if task.status.state < TaskState.COMPLETE and task.node_id not in places]
+    if isinstance(mode, GlobalJob):
+        over = {
+            task.node_id
+            for task in store.tasks_of_service(service.id)
+            if task.job_iteration == service.job_iteration and task.status.state is TaskState.COMPLETE
+        }
+        return f"job {service.spec.name}: not completed on {sorted(places - over)}" if places - over else ""
     if isinstance(mode, ReplicatedJob):
         done = {
             task.slot
@@ -298,6 +317,12 @@ def _service_problem(store: Store, service: Service) -> str:
                 f"{service.spec.name}: {len(up)} running in {len(slots)} slots, {len(tasks)} live, of {mode.replicas}"
                 + (f"; without a reason: {unexplained}" if unexplained else "")
             )
+    if isinstance(mode, Global) and sorted(task.node_id for task in tasks) != sorted(task.node_id for task in up):
+        return f"{service.spec.name}: {len(up)} running, {len(tasks)} live"
+    if isinstance(mode, Global) and sorted(task.node_id for task in up) != sorted(places):
+        return f"{service.spec.name}: runs on {sorted(task.node_id for task in up)}, belongs on {sorted(places)}"
+    if astray:
+        return f"{service.spec.name}: {astray} are where the constraints do not allow them"
     old = [task.id for task in up if _task_spec(store, task) != service.spec.task]
     if old and (service.update_status is None or service.update_status.state.name in ("UPDATING", "COMPLETED")):
         return f"{service.spec.name}: {len(old)} tasks are of an older revision"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from heapq import heappush
 from itertools import count
 from typing import Any, TypeVar
@@ -52,6 +53,40 @@ def _cancelled_in_order() -> Iterator[None]:
         _run.CancelStatus.__init__, _run.Deadlines.add = made, add  # type: ignore[method-assign]
 
 
+PROCESS: ContextVar[object] = ContextVar("simulated_process", default=None)
+"""Whose task it is, for `stop_process`: set it in a task, and all that it starts belong to it."""
+_stopped: dict[object, list[Any]] = {}
+"""Stopped processes, and their tasks that would run."""
+
+
+def stop_process(process: object) -> None:
+    """None of its tasks takes a step from now on, whatever wakes it; its deadlines pass meanwhile (SIGSTOP)."""
+    _stopped.setdefault(process, [])
+
+
+def continue_process(process: object) -> None:
+    """All its tasks that were woken meanwhile run (SIGCONT); nothing happens when it is not stopped."""
+    _run.GLOBAL_RUN_CONTEXT.runner.runq.extend(_stopped.pop(process, ()))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Have woken tasks of stopped processes wait."""
+    wake = _run.Runner.reschedule
+
+    def held_back(self: Any, task: Any, *next_send: Any) -> None:
+        wake(self, task, *next_send)
+        if _stopped and (held := _stopped.get(task.context.get(PROCESS))) is not None:
+            held.append(self.runq.pop())
+
+    _run.Runner.reschedule = held_back  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        _run.Runner.reschedule = wake  # type: ignore[method-assign]
+        _stopped.clear()
+
+
 def run_seeded(seed: str, function: Callable[..., Awaitable[T]], *args: object) -> T:
     """`trio.run` in virtual time, which jumps to the next deadline whenever nothing can run, scheduled by `seed`."""
     before, state = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r.getstate()
@@ -59,7 +94,7 @@ def run_seeded(seed: str, function: Callable[..., Awaitable[T]], *args: object) 
     _run._r.seed(seed)
     try:
         clock = trio.testing.MockClock(autojump_threshold=0.0)
-        with _cancelled_in_order():
+        with _cancelled_in_order(), _stoppable():
             return trio.run(function, *args, clock=clock, strict_exception_groups=True)
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]

@@ -41,7 +41,7 @@ from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.message import Request
 from swarm.runtime.trace import Trace
 from swarm.testing.checkers import STALE_LEADER_S, Checkers, unconverged
-from swarm.testing.deterministic import run_seeded
+from swarm.testing.deterministic import PROCESS, continue_process, run_seeded, stop_process
 from swarm.testing.executor import Script, SimulatedMachine
 from swarm.testing.sim_machine import PORT, Level, SimClock, SimMachine, SimPorts, epoch_of
 from swarm.testing.sim_net import Life, SimNetwork
@@ -222,6 +222,7 @@ class World:
         node.wanted_up = False
         if node.ports is None:
             return
+        self.resume(name)
         node.ports.life.revoked = True
         node.machine.crash(keep_write=keep_write)
         if power:
@@ -231,6 +232,25 @@ class World:
         self.network.cut("operator", name)
         node.scope.cancel()
         await node.ended.wait()
+
+    def pause(self, name: str) -> None:
+        """Stop its daemon where it is (SIGSTOP): tasks go on, its timers do not, connections stand and fill up."""
+        assert self.nodes[name].is_up, f"{name} is down"
+        stop_process(self.nodes[name].watch)
+
+    def resume(self, name: str) -> None:
+        """Let its daemon go on (SIGCONT), to find late what has happened; nothing happens when it is not paused."""
+        continue_process(self.nodes[name].watch)
+
+    def replace(self, name: str) -> None:
+        """Put a new, empty machine of this name in the place of one whose daemon is down; it joins when it is started."""
+        node = self.nodes[name]
+        assert not node.is_up, f"{name} is up"
+        old = node.machine
+        tasks = SimulatedMachine(script=lambda workload: self.script(workload), clock=old.clock)
+        node.machine = SimMachine(
+            name, SeededEntropy(f"{self.seed} {name} {old.runs}"), tasks, old.clock, runs=old.runs
+        )
 
     async def stop(self, name: str) -> None:
         """Stop its daemon in order."""
@@ -243,6 +263,7 @@ class World:
         self, node: SimNode, ports: SimPorts, watch: _Watch, scope: trio.CancelScope, ended: trio.Event
     ) -> None:
         CURRENT.set(node)
+        PROCESS.set(watch)
         join = None
         if self._tokens and "node.json" not in node.machine.files:
             join = JoinTarget(self._anybody(), self._tokens[node.role])
@@ -479,6 +500,9 @@ async def _run_story(seed: str, story: Callable[[World], Awaitable[None]], level
                 await story(world)
             except SwarmError as error:
                 world.checkers.fail(f"the story ended with {error.code.value}: {error.text}")
+            finally:
+                for name in world.nodes:
+                    world.resume(name)
             for node in world.nodes.values():
                 await world.crash(node.name)
             nursery.cancel_scope.cancel()
@@ -488,6 +512,7 @@ async def _run_story(seed: str, story: Callable[[World], Awaitable[None]], level
 async def _end_at_violation(world: World, scope: trio.CancelScope) -> None:
     await world.checkers.found.wait()
     for node in world.nodes.values():
+        world.resume(node.name)
         if node.ports is not None:
             node.ports.life.revoked = True
     scope.cancel()

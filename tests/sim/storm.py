@@ -14,7 +14,9 @@ from attrs import define, evolve, field
 from swarm.executors.base import Exit, Workload
 from swarm.model.specs import (
     Global,
+    GlobalJob,
     Mode,
+    Placement,
     ProcessSpec,
     Replicated,
     ReplicatedJob,
@@ -33,6 +35,7 @@ from swarm.wire.messages.control import (
     GetNode,
     ListNodes,
     ListServices,
+    RemoveNode,
     RemoveService,
     UpdateNode,
     UpdateService,
@@ -41,6 +44,8 @@ from swarm.wire.messages.control import (
 SERVICES_MAX = 6
 REPLICAS_MAX = 6
 REGISTERS = 2
+HOME = "a"
+"""The zone of half of the nodes once all has healed; the others are in zone b, so that every constraint can be met."""
 SNAPSHOT_INTERVAL = 60
 KEPT_ENTRIES = 10
 MANAGERS_MIN = 3
@@ -104,7 +109,7 @@ class Storm:
     async def _change(self, world: World) -> None:
         acts: list[Callable[[World], Awaitable[None]]] = [
             self._create, self._create, self._scale, self._scale, self._update, self._update, self._remove,
-            self._availability, self._role,
+            self._availability, self._role, self._label,
         ]  # fmt: skip
         while True:
             await trio.sleep(world.entropy.uniform(0.1, 8.0))
@@ -122,13 +127,19 @@ class Storm:
         kind = ("steady", "steady", "crashy")[draw.integer(0, 2)]
         mode: Mode = Global() if draw.integer(1, 5) == 1 else Replicated(draw.integer(0, REPLICAS_MAX))
         if draw.integer(1, 5) == 1:
-            kind, mode = "job", ReplicatedJob(draw.integer(1, 3), draw.integer(1, REPLICAS_MAX))
+            job = ReplicatedJob(draw.integer(1, 3), draw.integer(1, REPLICAS_MAX))
+            kind, mode = "job", job if draw.integer(0, 2) else GlobalJob()
         order = UpdateOrder.START_FIRST if draw.integer(1, 3) == 1 else UpdateOrder.STOP_FIRST
         action = (FailureAction.PAUSE, FailureAction.CONTINUE, FailureAction.ROLLBACK)[draw.integer(0, 2)]
         update: UpdateConfig | None = UpdateConfig(
             draw.integer(0, 2), draw.uniform(0, 1), action, draw.uniform(0, 5), 0.3, order
         )
-        task = TaskSpec(ProcessSpec(("work",)), restart=RestartPolicy(delay_s=draw.uniform(0, 3)))
+        constraints = (f"node.labels.zone{'!=' if draw.integer(0, 1) else '=='}{HOME if draw.integer(0, 1) else 'b'}",)
+        task = TaskSpec(
+            ProcessSpec(("work",)),
+            restart=RestartPolicy(delay_s=draw.uniform(0, 3)),
+            placement=Placement(constraints if draw.integer(1, 4) == 1 else ()),
+        )
         update = update if kind != "job" else None
         spec = ServiceSpec(f"{kind}-{draw.new()[:6]}", task, mode, update=update, replace_after_s=draw.uniform(1, 20))
         await world.ask(manager(world), CreateService(spec))
@@ -172,6 +183,13 @@ class Storm:
         wanted = Role.WORKER if view.spec.desired_role is Role.MANAGER else Role.MANAGER
         await world.ask(manager(world), UpdateNode(view.id, view.version, evolve(view.spec, desired_role=wanted)))
         world.checkers.probe("demotion" if wanted is Role.WORKER else "promotion")
+
+    async def _label(self, world: World) -> None:
+        """Move a node to another zone: tasks that may not be there any more have to go."""
+        view = await self._node(world)
+        zone = (HOME, "b")[world.entropy.integer(0, 1)]
+        spec = evolve(view.spec, labels={**view.spec.labels, "zone": zone})
+        await world.ask(manager(world), UpdateNode(view.id, view.version, spec))
 
     async def _node(self, world: World):  # type: ignore[no-untyped-def]
         views = await world.ask(manager(world), ListNodes())
@@ -245,6 +263,7 @@ class Storm:
         world.network.heal()
         for node in world.nodes.values():
             node.machine.fill_disk(full=False)
+            world.resume(node.name)
             if node.is_up and not node.wanted_up:
                 await node.ended.wait()  # the end of the faults came in the middle of a stop
             if not node.is_up:
@@ -259,10 +278,11 @@ class Storm:
     async def _activate_all(self, world: World) -> None:
         while True:
             try:
-                for view in await world.ask(manager(world), ListNodes()):
+                for number, view in enumerate(await world.ask(manager(world), ListNodes())):
                     node = view.node
-                    if node.spec.availability is not Availability.ACTIVE:
-                        spec = evolve(node.spec, availability=Availability.ACTIVE)
+                    labels = {**node.spec.labels, "zone": "b" if number % 2 else HOME}
+                    spec = evolve(node.spec, availability=Availability.ACTIVE, labels=labels)
+                    if spec != node.spec:
                         await world.ask(manager(world), UpdateNode(node.id, node.version, spec))
                 return
             except SwarmError:
@@ -318,6 +338,37 @@ async def restart(world: World) -> None:
         world.checkers.fail(f"{node.name} did not stop in order within 60 s")
         return
     await trio.sleep(world.entropy.uniform(0.1, 10.0))
+    if not node.is_up:
+        world.start(node.name)
+
+
+async def pause(world: World) -> None:
+    """SIGSTOP, and SIGCONT after a while."""
+    node = anyone(world)
+    if not node.is_up:
+        return
+    watch = node.watch
+    world.pause(node.name)
+    await trio.sleep(world.entropy.uniform(0.1, 25.0))
+    if node.watch is watch:
+        world.resume(node.name)
+
+
+async def replaced(world: World) -> None:
+    """A worker's machine is lost for good: its node is removed, and a new machine of its name joins."""
+    workers = [node for node in world.nodes.values() if node.is_up and node.raft is None and node.node_id]
+    if not workers:
+        return
+    node = workers[world.entropy.integer(0, len(workers) - 1)]
+    lost = node.node_id
+    await world.crash(node.name, power=True)
+    try:
+        await world.ask(manager(world), RemoveNode(lost, force=True))
+    except SwarmError as error:
+        world.checkers.probe(f"removal {error.code.value}")
+    if lost not in {one.id for one in world.checkers.store.nodes()}:
+        world.replace(node.name)
+        world.checkers.probe("machine replaced")
     if not node.is_up:
         world.start(node.name)
 
@@ -403,6 +454,8 @@ async def kill_tasks(world: World) -> None:
 
 FAULTS: dict[str, Callable[[World], Awaitable[None]]] = {
     "crash": crash,
+    "pause": pause,
+    "replaced": replaced,
     "power": power,
     "restart": restart,
     "partition": partition,

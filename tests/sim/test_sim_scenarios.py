@@ -13,7 +13,7 @@ from swarm.model.specs import ProcessSpec, Replicated, RestartPolicy, ServiceSpe
 from swarm.model.states import Availability, Role
 from swarm.runtime.errors import SwarmError
 from swarm.testing.world import World, run_world
-from swarm.wire.messages.control import CreateService, GetNode, GetService, UpdateNode, UpdateService
+from swarm.wire.messages.control import CreateService, GetNode, GetService, RemoveNode, UpdateNode, UpdateService
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -211,3 +211,78 @@ def test_a_node_dies_while_it_becomes_a_manager(after_s: float) -> None:
         await world.converge(120)
 
     holds("birth", story)
+
+
+def test_a_hundred_workers_come_back_at_once() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 100, 100)
+        for number in range(1, 101):
+            world.network.cut(f"w{number}")
+        await world.converge(120)
+
+    holds("hundred", story)
+
+
+def test_node_by_node_is_clogged_and_freed_in_another_order() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 4, 8)
+        names = list(world.nodes)
+        for round_number in range(3):
+            for name in names:
+                world.network.slow[name] = world.entropy.uniform(0.1, 3.0)
+                await trio.sleep(world.entropy.uniform(0.1, 2.0))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(change, world, spec_of(8, f"round {round_number}"))
+                waiting = list(names)
+                while waiting:
+                    world.network.slow.pop(waiting.pop(world.entropy.integer(0, len(waiting) - 1)))
+                    await trio.sleep(world.entropy.uniform(0.1, 2.0))
+        await world.converge(120)
+
+    holds("swizzle", story)
+
+
+def test_a_paused_leader_finds_out_that_it_leads_no_more() -> None:
+    """SIGSTOP: its timers stand still too, so that it wakes up in the belief to lead."""
+
+    async def story(world: World) -> None:
+        await begun(world, 3, 2, 4)
+        old = leader_of(world)
+        term = world.nodes[old].raft.term
+        world.pause(old)
+        await trio.sleep(20)
+        assert leader_of(world) != old
+        assert world.nodes[old].raft.is_leader, "its timers went on while it was stopped"
+        await change_elsewhere(world, old, spec_of(6))
+        world.resume(old)
+        await world.converge(120)
+        assert world.nodes[old].raft.term > term
+
+    holds("paused", story)
+
+
+async def change_elsewhere(world: World, not_by: str, spec: ServiceSpec) -> None:
+    name = next(one for one in ("m1", "m2", "m3") if one != not_by)
+
+    async def act() -> None:
+        service = (await world.ask(name, GetService("web"))).service
+        if service.spec != spec:
+            await world.ask(name, UpdateService(service.id, service.version, spec))
+
+    await until_done(world, act)
+
+
+def test_a_machine_is_lost_for_good_and_another_takes_its_name() -> None:
+    async def story(world: World) -> None:
+        await begun(world, 3, 3, 6)
+        lost = world.nodes["w1"].node_id
+        await world.crash("w1", power=True)
+        await until_done(world, lambda: world.ask(manager_of(world), RemoveNode(lost, force=True)))
+        world.replace("w1")
+        world.start("w1")
+        await world.nodes["w1"].ready.wait()
+        await world.converge(120)
+        assert world.nodes["w1"].node_id != lost
+        assert lost not in {node.id for node in world.checkers.store.nodes()}
+
+    holds("replaced", story)

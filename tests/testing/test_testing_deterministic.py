@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import trio
 
-from swarm.testing.deterministic import run_seeded
+from swarm.testing.deterministic import PROCESS, continue_process, run_seeded, stop_process
 
 
 async def race() -> tuple[list[int], float]:
@@ -65,6 +65,38 @@ def test_what_is_cancelled_together_is_cancelled_in_the_same_order(by_deadline: 
         keep.append([object() for _ in range(number * 997)])
     assert len(orders[0]) == 100
     assert all(order == orders[0] for order in orders)
+
+
+def test_a_stopped_process_takes_no_step_and_finds_its_deadlines_passed() -> None:
+    async def story() -> list[str]:
+        seen: list[str] = []
+
+        async def process() -> None:
+            PROCESS.set("p")
+            while True:
+                with trio.move_on_after(1.0) as scope:
+                    await trio.sleep_forever()
+                assert scope.cancelled_caught
+                seen.append(f"tick {trio.current_time() - began:g}")
+
+        async def other() -> None:
+            await trio.sleep(3.0)
+            seen.append("other")
+
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process)
+            nursery.start_soon(other)
+            await trio.sleep(1.5)
+            stop_process("p")
+            await trio.sleep(10.0)
+            continue_process("p")
+            continue_process("nobody")
+            await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        return seen
+
+    assert run_seeded("a", story) == ["tick 1", "other", "tick 11.5"]
 
 
 def test_the_hook_is_left_as_it_was() -> None:
