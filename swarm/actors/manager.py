@@ -30,6 +30,7 @@ from swarm.ports.net import DialError
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.ref import Inlet, Ref
 from swarm.runtime.scope import Scope
+from swarm.wire.codec import prepare
 from swarm.wire.link import Link
 from swarm.wire.messages.raft import JoinRaft, Member, Membership
 
@@ -49,6 +50,7 @@ ON_WIRE = ("raft", "store", "membership", "ca", "control")
 
 async def run_manager(parent: Scope, node: NodeContext, life: ManagerLife) -> None:
     """Be a manager until `life.end` is set; everything of it has ended when this returns."""
+    prepare()
     async with parent.open("manager") as scope, trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_at_end, life, nursery.cancel_scope)
         await _be_manager(scope, node, life)
@@ -203,6 +205,9 @@ async def _leader_link(node: NodeContext, life: ManagerLife) -> Link:
             ErrorCode.UNAVAILABLE,
             "no leader is known here: fewer than half of the managers can reach each other, or an election is under way",
         )
+    if leadership.leader_node == node.node_id:
+        # Soon here: a link to itself would take a handshake, and what came over it would have used up its one hop.
+        raise SwarmError(ErrorCode.UNAVAILABLE, "this manager was elected and is about to lead; try again")
     return await node.links.to(leadership.leader_address, timeout_s=LEADER_DIAL_S)
 
 

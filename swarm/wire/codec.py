@@ -16,8 +16,22 @@ from swarm.model.plain import PlainError, decoder, encoder
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.wire.frames import BODY_BYTES_MAX, Packing
 from swarm.wire.registry import WireMessage, by_class
+from swarm.wire.registry import declared as all_declared
 
 _pack: Final = Packing()
+
+
+def prepare() -> None:
+    """Have the code made for every message and answer, which otherwise is made when the first of its kind is met.
+
+    For managers, before anybody depends on them: a follower forwards what it does not decode, so that one that has just been
+    elected would spend its first 50 ms of leading on this. All of it takes 0.2 s of one core and less than a MiB.
+    """
+    for one in all_declared():
+        for type in (one.cls, one.reply):
+            if type not in (None, NoneType):
+                encoder(type)
+                decoder(type)
 
 
 def declaration(message: object) -> WireMessage:

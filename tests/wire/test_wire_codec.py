@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import swarm.wire.messages.all  # noqa: F401
+from swarm.model import plain
 from swarm.model.ids import NodeId, RaftId, ServiceId, TaskId
 from swarm.model.objects import Service, Task, TaskStatus
 from swarm.model.specs import ContainerSpec, GlobalJob, ProcessSpec, ServiceSpec, TaskSpec
 from swarm.model.states import TaskState
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.message import Request
-from swarm.wire.codec import declaration, decode_message, decode_reply, encode_message, encode_reply
+from swarm.wire.codec import declaration, decode_message, decode_reply, encode_message, encode_reply, prepare
 from swarm.wire.messages.ca import IssuedCertificate, JoinWithToken
 from swarm.wire.messages.control import CreateService, ListServices, RemoveService, ServiceView
 from swarm.wire.messages.dispatcher import Assignments, Heartbeat, HeartbeatReply, OpenSession, ReportStatus, TaskReport
@@ -147,3 +148,12 @@ def test_a_task_is_small() -> None:
     from swarm.wire.messages.dispatcher import AssignedTask
 
     assert len(encode_reply(what, Assignments(1, False, tasks=(AssignedTask(task),)))) < 150
+
+
+def test_nothing_is_left_to_be_made_when_the_first_message_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare()
+    monkeypatch.setattr(plain, "_converter", None)
+    for one in declared():
+        plain.encoder(one.cls), plain.decoder(one.cls)
+        if one.reply not in (None, type(None)):
+            plain.encoder(one.reply), plain.decoder(one.reply)
