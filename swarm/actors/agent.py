@@ -125,6 +125,7 @@ class Agent(Actor):
         """Of the last assignments in this session."""
         self._swept = False
         self._waiting = "looking for a manager"
+        self._refused = ""
         self._description = NodeDescription()
         self._leaving: list[Later[None]] = []
 
@@ -172,7 +173,7 @@ class Agent(Actor):
         """Registered: everything is reported anew."""
         self._session, self._number, self._sequence = message, message.number, None
         self._specs.clear()
-        self._waiting = ""
+        self._waiting = self._refused = ""
         LOG.info("registered with the dispatcher through manager %s", message.manager)
         if self._reporter is not None:
             await self._reporter.tell(SessionBegan(message.dispatcher, message.session_id))
@@ -183,6 +184,7 @@ class Agent(Actor):
         if message.why != self._waiting:
             LOG.info("no session with a dispatcher: %s", message.why)
         self._waiting = message.why
+        self._refused = message.why if message.denied else self._refused
         session, self._session, self._number = self._session, None, 0
         if session is not None and self._reporter is not None:
             await self._reporter.tell(SessionEnded(session.session_id))
@@ -373,6 +375,7 @@ class Agent(Actor):
             waiting=self._waiting,
             executors=tuple(sorted(self._config.executors)),
             leader=session.manager if session is not None else NodeId(""),
+            refused=self._refused,
         )
         self.answer_in_job(turn, self._with_running, status)
 

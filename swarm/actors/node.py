@@ -9,7 +9,7 @@ loop, so that no two things open or close the scope at once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 import trio
@@ -66,6 +66,7 @@ REJOIN_RETRY_S = 0.1
 LISTEN_RETRY_S = 2.0
 """Between two tries of a node that was promoted to listen."""
 STATUS_TIMEOUT_S = 5.0
+NO_LEADER = "waiting for a leader: too few managers can be reached, or an election is under way"
 PEER_ROLES = {Role.WORKER: PeerRole.WORKER, Role.MANAGER: PeerRole.MANAGER}
 
 
@@ -272,6 +273,11 @@ async def _left_raft(node: NodeContext, facts: Facts) -> None:
     await facts.until(lambda now: now.end is not None or now.role is not PeerRole.MANAGER or not now.removed)
 
 
+def _unreached(raft: RaftStatusView) -> Iterable[str]:
+    """Why members are not reached, for whoever looks for the reason that nobody leads."""
+    return (f"{member.address}: {member.problem}" for member in raft.members if member.problem)
+
+
 class Node(Actor):
     """The actor `node`: answers for this machine, and turns news from the managers into facts."""
 
@@ -357,7 +363,7 @@ class Node(Actor):
             cluster_id=file.cluster_id,
             hostname="" if anonymous else file.hostname,
             role=self._facts.role.value,
-            state=self._state(agent),
+            state=self._state(agent, raft),
             pid=self._node.ports.pid(),
             state_dir="" if anonymous else str(self._node.state.root),
             listen_address="" if anonymous else file.listen,
@@ -379,9 +385,11 @@ class Node(Actor):
         found = (life.note if life is not None else "", raft.problem if raft is not None else "")
         return tuple(text for text in found if text)
 
-    def _state(self, agent: AgentStatus | None) -> str:
+    def _state(self, agent: AgentStatus | None, raft: RaftStatusView | None = None) -> str:
         if self._facts.end is not None:
             return "stopping"
+        if agent is not None and agent.refused:
+            return f"refused by the managers: {agent.refused}"
         if self._facts.role is PeerRole.MANAGER:
             life = self.manager
             if life is None:
@@ -389,7 +397,7 @@ class Node(Actor):
             if life.context is None:
                 return self._waiting
             if not life.ready.is_set():
-                return "waiting for a leader: too few managers can be reached, or an election is under way"
+                return "; ".join([NO_LEADER, *(_unreached(raft) if raft is not None else ())])
         elif self.manager is not None:
             return "leaving the managers"  # a worker by its certificate, and not yet by what it runs
         if agent is None or not agent.registered:

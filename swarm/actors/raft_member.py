@@ -260,6 +260,7 @@ class RaftMember(Actor):
                 reachable=member.raft_id == self._me.raft_id or self._peers.is_reachable(RaftId(member.raft_id)),
                 match_index=status.progress[member.raft_id].match if member.raft_id in status.progress else 0,
                 learner=member.learner,
+                problem="" if member.raft_id == self._me.raft_id else self._peers.problem(RaftId(member.raft_id)),
             )
             for member in status.membership.members
         )

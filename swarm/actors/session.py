@@ -92,6 +92,8 @@ class SessionDown(Message):
 
     number: int
     why: str
+    denied: bool = False
+    """A manager refused this node itself: trying again does not help."""
 
 
 class Sessions:
@@ -125,7 +127,10 @@ class Sessions:
             with self._scope:
                 await self._session(self._number)
             backoff_s = BACKOFF_S_MIN if self._registered else min(BACKOFF_S_MIN + 2 * backoff_s, BACKOFF_S_MAX)
-            await self._agent.tell(SessionDown(self._number, self._why))
+            await self._agent.tell(SessionDown(self._number, self._why, denied=self._is_denied()))
+
+    def _is_denied(self) -> bool:
+        return self._error is not None and self._error.code is ErrorCode.DENIED
 
     def _finish(self, why: str) -> None:
         if not self._why:

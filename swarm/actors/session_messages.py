@@ -36,6 +36,8 @@ class AgentStatus:
     """Tasks that run."""
     leader: NodeId = NodeId("")
     """The manager that holds the session."""
+    refused: str = ""
+    """Why managers refuse this node for good, in words: it was removed; empty when none did since it was registered last."""
 
 
 @frozen

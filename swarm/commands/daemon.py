@@ -314,10 +314,11 @@ def _print_status(view: NodeStatusView, now: float) -> None:
                 "leader" if member.leader else "learner" if member.learner else "voter",
                 "yes" if member.reachable else "no",
                 str(member.match_index or ""),
+                member.problem,
             )
             for member in view.members
         ]
-        output.print_table(("MEMBER", "NODE", "ADDRESS", "ROLE", "REACHABLE", "MATCHED"), rows)
+        output.print_table(("MEMBER", "NODE", "ADDRESS", "ROLE", "REACHABLE", "MATCHED", "PROBLEM"), rows)
 
 
 def _status_fields(view: NodeStatusView, now: float) -> Iterable[tuple[str, str]]:

@@ -51,7 +51,11 @@ def _admit(declared: WireMessage, peer: Peer, cluster_id: str, removed: Containe
     if not peer.node_id:
         raise _denied(declared, peer, "its certificate names no node")
     if peer.node_id in removed:
-        raise _denied(declared, peer, "this node was removed from the cluster; it can join again with a token")
+        raise _denied(
+            declared,
+            peer,
+            "this node was removed from the cluster; after swarm leave --force it can join again with a token",
+        )
 
 
 def _denied(declared: WireMessage, peer: Peer, why: str) -> SwarmError:

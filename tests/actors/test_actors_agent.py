@@ -534,6 +534,21 @@ async def test_any_failure_ends_the_session_and_pauses_grow_until_one_is_registe
         assert bench.finder.goods[-1] and not bench.finder.goods[0]
 
 
+async def test_a_refusal_of_this_node_is_kept_until_it_is_registered(autojump_clock: Any) -> None:
+    bench = Bench()
+    bench.dispatcher.refuse_open = SwarmError(ErrorCode.DENIED, "this node was removed")
+    async with bench.agent() as agent:
+        await trio.sleep(1)
+        bench.dispatcher.refuse_open = SwarmError(ErrorCode.UNAVAILABLE, "no leader")
+        await trio.sleep(20)
+        status = await agent.ask(GetAgentStatus(), timeout_s=1)
+        assert (status.waiting, status.refused) == ("no leader", "this node was removed")
+        bench.dispatcher.refuse_open = None
+        await trio.sleep(20)
+        status = await agent.ask(GetAgentStatus(), timeout_s=1)
+        assert (status.registered, status.refused) == (True, "")
+
+
 async def test_a_gap_in_the_sequence_opens_one_new_session(autojump_clock: Any) -> None:
     bench = Bench()
     bench.dispatcher.first = (bench.assignments(task("a"), full=True),)

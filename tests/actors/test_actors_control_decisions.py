@@ -358,6 +358,17 @@ def test_a_manager_shows_how_far_it_lags(world: World) -> None:
     assert (view.reachable, view.leader, view.applied_index, view.lag) == (True, False, 90, 10)
 
 
+def test_a_manager_that_does_not_lead_knows_no_lag_but_its_own(world: World) -> None:
+    ids = [world.node(f"m{number}", role=Role.MANAGER) for number in (1, 2, 3)]
+    members = tuple(
+        MemberView(number, id, f"x:{number}", leader=number == 1, reachable=True)
+        for number, id in enumerate(ids, start=1)
+    )
+    raft = RaftStatusView(RaftId(2), "follower", 1, RaftId(1), 100, 97, last_index=100, members=members)
+    lags = [views.node_view(world.store, find_node(world.store, id), raft).lag for id in ids]
+    assert lags == [0, 3, 0]
+
+
 def test_a_drain_is_over_when_nothing_of_the_node_runs(world: World) -> None:
     id = world.service(web())
     node = world.node("a")

@@ -24,6 +24,7 @@ from swarm.wire.messages.control import (
     ServiceWritten,
     TaskView,
 )
+from swarm.wire.messages.node import MemberView
 
 PLAN_LINES_MAX = 10_000
 """Lines of a plan that are sent, 1 MiB or so: what changes before what stays."""
@@ -87,21 +88,23 @@ def task_views(view: Snapshot, tasks: Iterable[Task]) -> tuple[TaskView, ...]:
 
 
 def node_view(view: Snapshot, node: Node, raft: RaftStatusView | None) -> NodeView:
-    """A node with its tasks' number and, for a manager, what the answering leader's Raft member knows of it."""
+    """A node with its tasks' number and, for a manager, what the answering manager's Raft member knows of it."""
     tasks = sum(
         1 for task in view.tasks_of_node(node.id) if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
     )
     member = next((one for one in raft.members if one.node_id == node.id), None) if raft is not None else None
     if member is None or raft is None or node.role is not Role.MANAGER:
         return NodeView(node, tasks=tasks)
-    return NodeView(
-        node,
-        leader=member.leader,
-        reachable=member.reachable,
-        applied_index=member.match_index,
-        lag=max(0, raft.last_index - member.match_index),
-        tasks=tasks,
-    )
+    return NodeView(node, leader=member.leader, reachable=member.reachable, tasks=tasks, **_progress(raft, member))
+
+
+def _progress(raft: RaftStatusView, member: MemberView) -> dict[str, int]:
+    """How far a member is: the leader knows it of all, any other manager of itself alone."""
+    if raft.role == "leader":
+        return {"applied_index": member.match_index, "lag": max(0, raft.last_index - member.match_index)}
+    if member.raft_id == raft.raft_id:
+        return {"applied_index": raft.applied_index, "lag": max(0, raft.last_index - raft.applied_index)}
+    return {}
 
 
 def planned(service: Service, warnings: tuple[str, ...], steps: Sequence[PlannedStep]) -> ServiceWritten:

@@ -21,6 +21,8 @@ class MemberView:
     reachable: bool
     match_index: int = 0
     learner: bool = False
+    problem: str = ""
+    """Why the manager that tells this does not reach it; empty when it does."""
 
 
 @frozen
