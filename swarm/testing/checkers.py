@@ -55,7 +55,8 @@ class Checkers:
     """Index to what the entry left behind, or the key of what it deleted."""
     _leaders: dict[int, int] = field(factory=dict)
     _commits: dict[str, int] = field(factory=dict)
-    _committed: int = 0
+    _committed: dict[int, int] = field(factory=dict)
+    """Term to the highest index that a member of that term knew to be committed."""
     _terms: dict[int, int] = field(factory=dict)
     """Committed index to the term of its entry."""
     _votes: dict[tuple[int, int], int] = field(factory=dict)
@@ -81,9 +82,11 @@ class Checkers:
                 first = self._leaders[core.term]
                 self.fail(f"two leaders in term {core.term}: {first:x} and {state.id:x} ({host})")
             self._leaders[core.term] = state.id
-            if state.log.last_index < self._committed:
+            # Votes that were under way for long make a leader of a term that is over; it may lack what came after that term.
+            committed = max((index for term, index in self._committed.items() if term < core.term), default=0)
+            if state.log.last_index < committed:
                 text = f"leads term {core.term} with a log that ends at {state.log.last_index}"
-                self.fail(f"{host} {text}, and {self._committed} was committed")
+                self.fail(f"{host} {text}, and {committed} was committed before")
         commit = state.log.commit
         before = self._commits.get(run)
         if commit == before:
@@ -91,7 +94,7 @@ class Checkers:
         if before is not None and commit < before:
             self.fail(f"{host}: the commit index went back from {before} to {commit}")
         self._commits[run] = commit
-        self._committed = max(self._committed, commit)
+        self._committed[core.term] = max(self._committed.get(core.term, 0), commit)
         term = state.log.term_at(commit)
         if term is not None and self._terms.setdefault(commit, term) != term:
             self.fail(f"{host} committed entry {commit} of term {term}, others of term {self._terms[commit]}")
@@ -104,6 +107,8 @@ class Checkers:
             if machine is None or not isinstance(message, VoteReply | AppendReply):
                 continue
             disk = machine.log
+            if disk.is_erased:
+                continue  # it was demoted since
             if isinstance(message, VoteReply):
                 if not message.granted:
                     continue

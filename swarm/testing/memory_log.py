@@ -23,6 +23,8 @@ class MemoryLogStore:
         self.hard_state = HardState()
         self.entries: list[Entry] = []
         self.snapshot: Snapshot | None = None
+        self.is_erased = False
+        """Whether it was erased, and nothing was written since."""
         self.writes = 0
         """How many batches were made durable."""
         self._life = 0
@@ -55,6 +57,7 @@ class MemoryLogStore:
             self._writing, self._under_way = False, None
 
     def _put(self, batch: LogBatch) -> None:
+        self.is_erased = False
         if batch.snapshot is not None:
             self.snapshot = batch.snapshot
             self.entries = []
@@ -87,7 +90,7 @@ class MemoryLogStore:
     async def erase(self) -> None:
         """As new."""
         await self._disk_time(writes=False)
-        self.hard_state, self.entries, self.snapshot = HardState(), [], None
+        self.hard_state, self.entries, self.snapshot, self.is_erased = HardState(), [], None, True
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

@@ -112,6 +112,7 @@ class SimMachine:
         """A directory of the node was erased."""
         if name == "raft":
             self.log = MemoryLogStore()
+            self.log.is_erased = True
         elif name == "agent":
             self.task_record = MemoryTaskStore()
 

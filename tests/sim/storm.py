@@ -356,7 +356,9 @@ async def pause(world: World) -> None:
 
 async def replaced(world: World) -> None:
     """A worker's machine is lost for good: its node is removed, and a new machine of its name joins."""
-    workers = [node for node in world.nodes.values() if node.is_up and node.raft is None and node.node_id]
+    spared = "m1"  # its labels are the clients' registers
+    nodes = [node for name, node in world.nodes.items() if name != spared]
+    workers = [node for node in nodes if node.is_up and node.raft is None and node.node_id]
     if not workers:
         return
     node = workers[world.entropy.integer(0, len(workers) - 1)]
