@@ -82,12 +82,16 @@ def serves(ctx: ServiceContext, slot: Slot) -> bool:
 
 def is_held(ctx: ServiceContext, task: Task) -> bool:
     """Whether a task that was told to stop may still be running where somebody could meet it."""
-    return not task.is_live and holds_when_stopped(ctx, task)
+    # One that had no place then gets none any more.
+    return not task.is_live and task.status.state >= TaskState.ASSIGNED and holds_when_stopped(ctx, task)
 
 
 def holds_when_stopped(ctx: ServiceContext, task: Task) -> bool:
-    """Whether a task that is told to stop now has to be waited for: it is on a node that can be reached, and not over."""
-    return TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING and ctx.place(task.node_id) is not Place.LOST
+    """Whether a task that is told to stop now has to be waited for: it is not over, nor on a node that is lost.
+
+    One without a place has to be as well: the scheduler may be giving it one while this is decided.
+    """
+    return task.status.state <= TaskState.RUNNING and ctx.place(task.node_id) is not Place.LOST
 
 
 def stop(task: Task, reason: Reason, desired: TaskState = TaskState.SHUTDOWN) -> Advance:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from attrs import evolve
-from orch_world import World, nothing_to_do, spec
+from orch_world import CountingIds, World, nothing_to_do, spec
 
 from swarm.model.events import Event
+from swarm.model.ids import NodeId
 from swarm.model.objects import Task
 from swarm.model.specs import ContainerSpec, Placement, RestartPolicy, TaskSpec, UpdateConfig
 from swarm.model.states import (
@@ -18,6 +19,7 @@ from swarm.model.states import (
     UpdateOrder,
     UpdateState,
 )
+from swarm.plan.replicated import ReplicatedPlanner
 
 NEVER_AGAIN = RestartPolicy(RestartCondition.NONE)
 
@@ -405,3 +407,24 @@ def test_an_update_of_finished_slots_runs_them_again() -> None:
     world.declare(spec(replicas=2, version="2", restart=NEVER_AGAIN))
     world.pass_time(20)
     assert world.programs() == ["2", "2"]
+
+
+def test_a_step_waits_for_a_task_that_was_placed_while_the_step_was_planned() -> None:
+    """Seed 50007: the scheduler places a task that the update, planned from an older view, replaces as never placed."""
+    world = World("a b")
+    world.full = {NodeId("a"), NodeId("b")}
+    world.create(spec())
+    world.run()
+    world.declare(spec(version="2"))
+    planner = ReplicatedPlanner()
+    memory, keys = planner.start(world.store)
+    plan = planner.plan(world.store, list(keys), memory, world.now, CountingIds("x"))
+    world.full.clear()
+    world.place()
+    assert world.task("t1").status.state is TaskState.ASSIGNED
+    for group in plan.groups:
+        world.commit(*group)
+    (new,) = world.live()
+    assert new.desired is TaskState.READY, "t1 may be starting on its node"
+    world.run()
+    assert world.programs() == ["2"]
