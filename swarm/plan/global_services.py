@@ -64,10 +64,10 @@ class GlobalPlanner(Orchestrator):
         node_id = NodeId(part)
         tasks = tasks_on_node(ctx, node_id)
         slot = _settle(draft, ctx, need_of(ctx.spec.task), node_id, tasks)
+        if is_under_way(ctx):
+            return Look.JOIN  # also without a slot: a step that went with its node leaves its place to the next one
         if slot is None:
             return Look.DONE
-        if is_under_way(ctx):
-            return Look.JOIN
         if may_be_updated(ctx, slot):
             return Look.ALL
         apply_repair(draft, slot, repair(ctx, slot, may_move=False))

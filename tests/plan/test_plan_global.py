@@ -223,3 +223,20 @@ def test_a_new_leader_changes_nothing() -> None:
     world.new_leader()
     world.run()
     assert world.store.version == before
+
+
+@pytest.mark.parametrize("gone", ["removed", "drained"])
+def test_an_update_goes_on_when_the_node_of_its_step_goes(gone: str) -> None:
+    world = World("a b c")
+    world.create(spec(mode=Global()))
+    world.run()
+    world.declare(spec(mode=Global(), version="2"))
+    world.settle()
+    (step,) = (task for task in world.live() if task.status.state is TaskState.NEW)
+    if gone == "removed":
+        world.remove_node(step.node_id)
+    else:
+        world.set_node(step.node_id, availability=Availability.DRAIN)
+    world.pass_time(60)
+    assert world.programs() == ["2", "2"]
+    assert world.update_state() is UpdateState.COMPLETED
