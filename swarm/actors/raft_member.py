@@ -125,7 +125,7 @@ class RaftMember(Actor):
         self._peers = RaftPeers(self._me, self._links, self, self._entropy)
         for member in self._start.members:
             self._peers.meet(member)
-        self._disk = RaftDisk(self._log_store, self._tell_written, self._tell_refused)
+        self._disk = RaftDisk(self._log_store, self._offer_written, self._tell_written, self._tell_refused)
         self._clients = RaftClients(self.raft, self._me.raft_id, self._schedule)
         self._feed = StoreFeed(self.raft, self._log_store, self, self._clients.proposals)
         self._news = LeadershipNews(self.raft, self._me.raft_id, self._feed)
@@ -170,6 +170,9 @@ class RaftMember(Actor):
         if pace < self._pace:
             self._hurry.set()
         self._pace = pace
+
+    def _offer_written(self, batch: tuple[Ready, ...]) -> bool:
+        return self.ref.offer(Written(batch))
 
     async def _tell_written(self, batch: tuple[Ready, ...]) -> None:
         try:

@@ -6,8 +6,8 @@ checked: damage is an error with a name and a way out, never data. A store is us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
 
@@ -58,6 +58,10 @@ class LogBatch:
     """Replace everything from `entries[0].index` on."""
 
 
+WriteDone: TypeAlias = Callable[[Exception | None], None]
+"""Told None when the batch is durable, else what `write` would have raised."""
+
+
 class LogStore(Protocol):
     """One member's disk."""
 
@@ -69,6 +73,13 @@ class LogStore(Protocol):
         """Make a batch durable, in one transaction. `LogWriteFailed` when nothing of it was written.
 
         Never called again before it has returned. A cancelled write may or may not have happened.
+        """
+        ...
+
+    def begin_write(self, batch: LogBatch, done: WriteDone) -> bool:
+        """Begin what `write` does, without waiting; `done` is called later, in the loop but in no task, and must not raise.
+
+        False when that takes more than one step (a snapshot) and was not begun: `write` does it. It cannot be cancelled.
         """
         ...
 
@@ -95,6 +106,8 @@ class LogStore(Protocol):
 
 def merge(batches: Sequence[LogBatch]) -> LogBatch:
     """One batch that leaves the disk as these leave it one after the other (group commit)."""
+    if len(batches) == 1:
+        return batches[0]
     hard_state: HardState | None = None
     snapshot: Snapshot | None = None
     entries: list[Entry] = []

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgpack
+import outcome
 from attrs import frozen
 
 from swarm.ports import sqlite_snapshots
 from swarm.ports.entropy import Entropy
-from swarm.ports.log_store import LogBatch, LogDamaged, Recovered
+from swarm.ports.log_store import LogBatch, LogDamaged, Recovered, WriteDone
 from swarm.ports.seal import SALT_BYTES, SealBroken, Sealer
 from swarm.ports.sqlite_refusals import WAY_OUT, damaged, refusal
 from swarm.ports.sqlite_snapshots import CHUNKS_A_TRANSACTION, SqliteSnapshots
@@ -84,6 +85,13 @@ class SqliteLogStore:
             await self._sweep()
         elif batch.entries or batch.hard_state is not None:
             await self._in_thread(partial(self._append, batch))
+
+    def begin_write(self, batch: LogBatch, done: WriteDone) -> bool:
+        """The thread begins at once; a snapshot takes several steps and is for `write`."""
+        if batch.snapshot is not None:
+            return False
+        self._worker.begin(partial(self._translated, partial(self._append, batch)), partial(_tell, done))
+        return True
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot in place of the one before, in pieces between which batches are written."""
@@ -364,6 +372,15 @@ class _Transaction:
     def _roll_back(self) -> None:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+
+
+def _tell(done: WriteDone, result: outcome.Outcome[None]) -> None:
+    try:
+        result.unwrap()
+    except Exception as error:
+        done(error)
+    else:
+        done(None)
 
 
 def _record_place(seq: int, first: int, last: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,7 +18,8 @@ import outcome
 import trio
 
 T = TypeVar("T")
-Piece: TypeAlias = tuple[Callable[[], Any], trio.lowlevel.Task, trio.lowlevel.TrioToken]
+Done: TypeAlias = Callable[[outcome.Outcome[Any]], None]
+Piece: TypeAlias = tuple[Callable[[], Any], Done, trio.lowlevel.TrioToken]
 
 
 class Worker:
@@ -38,16 +40,24 @@ class Worker:
     async def run(self, work: Callable[[], T]) -> T:
         """What `work()` returns or raises, from the thread. A cancellation point before it is queued, never after."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.begin(work, partial(trio.lowlevel.reschedule, trio.lowlevel.current_task()))
+        result: T = await trio.lowlevel.wait_task_rescheduled(_never)
+        return result
+
+    def begin(self, work: Callable[[], Any], done: Done) -> None:
+        """Queue `work` and go on; the loop calls `done` with its outcome, outside of any task. `done` must not raise.
+
+        Not called when the loop has ended meanwhile.
+        """
         if not self._started:
             self._started = True
             threading.Thread(target=_work, args=(self._queue,), name=self._name, daemon=True).start()
         self._under_way += 1
-        try:
-            self._queue.put((work, trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()))
-            result: T = await trio.lowlevel.wait_task_rescheduled(_never)
-            return result
-        finally:
-            self._under_way -= 1
+        self._queue.put((work, partial(self._settle, done), trio.lowlevel.current_trio_token()))
+
+    def _settle(self, done: Done, result: outcome.Outcome[Any]) -> None:
+        self._under_way -= 1
+        done(result)
 
     def end(self) -> None:
         """Let the thread go once the queue is empty; more work starts another one."""
@@ -63,10 +73,10 @@ def _never(_: object) -> trio.lowlevel.Abort:
 def _work(queue: SimpleQueue[Piece | None]) -> None:
     """The thread. It holds no piece while it waits, so that what a piece refers to can be forgotten."""
     while (piece := queue.get()) is not None:
-        work, task, token = piece
+        work, done, token = piece
         result = outcome.capture(work)
         try:
-            token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+            token.run_sync_soon(done, result)
         except trio.RunFinishedError:
             pass
-        del piece, work, task, token, result
+        del piece, work, done, token, result

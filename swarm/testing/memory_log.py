@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from swarm.ports.log_store import LogBatch, LogDamaged, LogWriteFailed, Recovered
+from swarm.ports.log_store import LogBatch, LogDamaged, LogWriteFailed, Recovered, WriteDone
 from swarm.raft.messages import Entry, HardState, Index, Snapshot, SnapshotMeta
 
 
@@ -55,6 +55,10 @@ class MemoryLogStore:
             self._put(batch)
         finally:
             self._writing, self._under_way = False, None
+
+    def begin_write(self, batch: LogBatch, done: WriteDone) -> bool:
+        """Only by `write`, whose task ends with its machine."""
+        return False
 
     def _put(self, batch: LogBatch) -> None:
         self.is_erased = False

@@ -23,7 +23,7 @@ from swarm.model.objects import TaskStatus
 from swarm.model.specs import NodeDescription
 from swarm.ports.clock import Clock
 from swarm.ports.entropy import Entropy, SeededEntropy
-from swarm.ports.log_store import LogBatch, LogStore, Recovered
+from swarm.ports.log_store import LogBatch, LogStore, Recovered, WriteDone
 from swarm.ports.state_dir import NodeFile, StateDir
 from swarm.ports.task_store import StoredTask, TaskStore
 from swarm.raft.messages import Index, Snapshot
@@ -171,6 +171,10 @@ class SimLog:
         """Durable on return."""
         await self._life.check()
         await self._disk.write(batch)
+
+    def begin_write(self, batch: LogBatch, done: WriteDone) -> bool:
+        """Only by `write`, whose task ends with its machine."""
+        return False
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """In place of the one before."""

@@ -94,6 +94,18 @@ async def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert isinstance(recovered.entries[2].kind, EntryKind)
 
 
+async def test_what_was_begun_is_durable_when_it_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (store, _):
+        told: list[Exception | None] = []
+        assert store.begin_write(LogBatch(HardState(1, 2, 0), entries=entries(1, 3)), told.append)
+        assert not told
+        assert not store.begin_write(LogBatch(snapshot=snapshot(9)), told.append), "that takes several steps"
+        await store.compact(1)  # in line behind it
+        assert told == [None]
+    recovered = await recovered_in(tmp_path)
+    assert recovered.entries == entries(1, 3) and recovered.hard_state == HardState(1, 2, 0)
+
+
 async def test_a_killed_process_has_lost_nothing(tmp_path: Path) -> None:
     recovered = await recovered_in(await crashed(tmp_path / "raft", write_ten))
     assert recovered.entries == entries(1, 10) and recovered.hard_state == HardState(1, 7, 9)

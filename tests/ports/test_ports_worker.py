@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
+import outcome
 import pytest
 import trio
 
@@ -98,4 +99,24 @@ def test_work_that_outlives_the_loop_troubles_nobody() -> None:
         threading.Timer(0.05, go.set).start()
 
     trio.run(abandon)
+    worker.end()
+
+
+async def test_what_was_begun_tells_its_outcome_without_a_task_that_waits() -> None:
+    worker, results, told = Worker("bench"), [], trio.Event()
+
+    def done(result: outcome.Outcome[object]) -> None:
+        results.append(result)
+        if len(results) == 2:
+            told.set()
+
+    worker.begin(lambda: 1, done)
+    worker.begin(lambda: 1 // 0, done)
+    assert not worker.is_idle and not results
+    assert await worker.run(lambda: 3) == 3, "in line behind them"
+    await told.wait()
+    assert worker.is_idle
+    assert results[0].unwrap() == 1
+    with pytest.raises(ZeroDivisionError):
+        results[1].unwrap()
     worker.end()
