@@ -199,18 +199,18 @@ def _start(
     taken = started = 0
     while started < step.more and taken < len(waiting):
         if draft.budget <= 0:
-            draft.again[part_key(ctx.service.id, NEXT)] = (
-                None  # the service itself: a look at all that is being replaced
-            )
+            draft.again[part_key(ctx.service.id, NEXT)] = None  # not the service: a look at all that is being replaced
             break
-        next_slot = way.slot_at(ctx, waiting[taken])
+        part = waiting[taken]
+        next_slot = way.slot_at(ctx, part)
         taken += 1
         if next_slot is not None and need_of_slot(ctx, next_slot.tasks) is Need.ITS_TURN:
             _replace(draft, ctx, next_slot, changes)
             started += 1
-    if taken > started:
-        # somebody else dealt with those: there may be room for the next ones
-        draft.again[part_key(ctx.service.id, NEXT)] = None
+        else:
+            # Somebody else dealt with it, and nothing may happen to it any more: it must not hold a place as begun.
+            draft.budget -= 1
+            draft.again[part_key(ctx.service.id, part)] = None
     return taken
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TypeAlias
 
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from orch_world import World, nothing_to_do, planners, spec
 
@@ -213,6 +213,7 @@ def assert_at_rest(world: World) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(actions(*CALM, *TROUBLE, *CHANGES), st.integers(0, 6))
+@example([("update", 1), ("run", 0), ("fail", 2)], 3)  # a slot that waits for its turn is restarted from the new spec
 def test_a_replicated_service_converges_to_exactly_the_wanted(script: list[Action], replicas: int) -> None:
     player = Player(Replicated(replicas))
     world = player.world
