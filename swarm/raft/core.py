@@ -256,7 +256,8 @@ class Raft:
         """What has come up since the last call, None when there is nothing. See the top of this module."""
         state = self._state
         if state.role is Role.LEADER:
-            read_index.flush(state)
+            if state.reads_queued:
+                read_index.flush(state)
             replication.flush(state)
         if state.ack is not None:
             self._acknowledge(state.ack)
@@ -312,8 +313,11 @@ class Raft:
 
     def _committed(self) -> tuple[Entry, ...]:
         state, config = self._state, self._state.config
-        high = min(state.log.commit, state.log.persisted, state.applied + config.applying_entries_max)
-        if high <= state.handed:
+        log, handed = state.log, state.handed
+        if log.commit <= handed or log.persisted <= handed:
+            return ()
+        high = min(log.commit, log.persisted, state.applied + config.applying_entries_max)
+        if high <= handed:
             return ()
         return state.log.slice(state.handed + 1, high, config.apply_bytes_max, high)
 

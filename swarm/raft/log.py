@@ -24,6 +24,8 @@ class Log:
         self.base_index, self.base_term = snapshot.index, snapshot.term
         """The last compacted entry. Never beyond `snapshot.index`, so that snapshot and log join without a gap."""
         self._entries: list[Entry] = []
+        self.last_index: Index = self.base_index
+        """The last entry, the base when there is none."""
         self._memberships: list[tuple[Index, Membership]] = [(snapshot.index, snapshot.membership)]
         self.voters = snapshot.membership.voters
         """The voters of the membership in force, kept because every acknowledgement asks for them."""
@@ -54,6 +56,7 @@ class Log:
         for place, entry in enumerate(kept):
             if entry.index != self.base_index + 1 + place:
                 raise InvariantBroken(f"the log has {entry.index} where {self.base_index + 1 + place} belongs")
+        self.last_index = self.base_index
         self._extend(kept)
 
     # --- looking ---------------------------------------------------------------------------------------------------
@@ -61,11 +64,6 @@ class Log:
     def first_index(self) -> Index:
         """The first entry that is not compacted."""
         return self.base_index + 1
-
-    @property
-    def last_index(self) -> Index:
-        """The last entry, the base when there is none."""
-        return self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> Term:
@@ -150,6 +148,7 @@ class Log:
 
     def _extend(self, entries: Sequence[Entry]) -> None:
         self._entries.extend(entries)
+        self.last_index += len(entries)
         size = 0
         for entry in entries:
             size += len(entry.data)
@@ -164,6 +163,7 @@ class Log:
         place = index - self.base_index - 1
         self.size_bytes -= sum(len(entry.data) for entry in self._entries[place:])
         del self._entries[place:]
+        self.last_index = index - 1
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
         self.voters = self.membership.voters
@@ -196,6 +196,7 @@ class Log:
         self.snapshot = meta
         self.base_index, self.base_term = meta.index, meta.term
         self._entries.clear()
+        self.last_index = meta.index
         self._memberships = [(meta.index, meta.membership)]
         self.voters = meta.membership.voters
         self.size_bytes = 0

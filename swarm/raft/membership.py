@@ -113,7 +113,9 @@ def commit_to(state: State, index: Index) -> None:
     if state.incoming is not None and state.incoming.meta.index <= index:
         state.incoming = None
     if state.role is Role.LEADER:
-        state.uncommitted_bytes -= sum(len(entry.data) for entry in log.slice(before + 1, index, 1 << 62, 1 << 62))
+        state.uncommitted_bytes -= sum([len(entry.data) for entry in log.slice(before + 1, index, 1 << 62, 1 << 62)])
+    if log.membership_index <= before:
+        return
     old, new = log.membership_at(before), log.membership_at(index)
     if new is old:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 
 from attrs import frozen
@@ -24,12 +24,10 @@ def majority(voters: int) -> int:
     return voters // 2 + 1
 
 
-def acknowledged(voters: Collection[RaftId], acked: Callable[[RaftId], int]) -> int:
-    """The largest number that a majority of `voters` has reached; 0 without voters."""
-    if not voters:
-        return 0
-    numbers = sorted([acked(voter) for voter in voters], reverse=True)
-    return numbers[majority(len(numbers)) - 1]
+def acknowledged(reached: Iterable[int]) -> int:
+    """The largest number that a majority of the voters has reached, given how far each one is; 0 without voters."""
+    numbers = sorted(reached)
+    return numbers[(len(numbers) - 1) // 2] if numbers else 0
 
 
 def tally(voters: Collection[RaftId], votes: Mapping[RaftId, bool]) -> VoteResult:

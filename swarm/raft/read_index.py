@@ -86,7 +86,7 @@ def _release(state: State) -> None:
     if not state.read_rounds:
         return
     confirmed = quorum.acknowledged(
-        state.voters, lambda voter: state.read_round if voter == state.id else state.progress[voter].acked_round
+        [state.read_round if voter == state.id else state.progress[voter].acked_round for voter in state.voters]
     )
     while state.read_rounds and state.read_rounds[0].number <= confirmed:
         answered = state.read_rounds.popleft()

@@ -26,10 +26,12 @@ from swarm.raft.state import State
 # --- the leader's side ---------------------------------------------------------------------------------------------
 def flush(state: State) -> None:
     """Send every member what it lacks, as far as its window allows."""
+    last, own = state.log.last_index, state.id
     for raft_id, progress in state.progress.items():
-        if raft_id == state.id or progress.state is ProgressState.SNAPSHOT:
+        if raft_id == own or progress.state is ProgressState.SNAPSHOT:
             continue
-        _feed(state, raft_id, progress)
+        if progress.next <= last or progress.state is ProgressState.PROBE:
+            _feed(state, raft_id, progress)
 
 
 def _feed(state: State, raft_id: RaftId, progress: Progress) -> None:
@@ -53,7 +55,7 @@ def _send_append(state: State, raft_id: RaftId, progress: Progress) -> bool:
         return False
     entries = log.slice(progress.next, log.last_index, config.append_bytes_max, config.append_entries_max)
     last = prev_index + len(entries)
-    progress.sent(last, sum(len(entry.data) for entry in entries))
+    progress.sent(last, sum([len(entry.data) for entry in entries]))
     progress.commit_told = max(progress.commit_told, min(last, log.commit))
     state.send(Append(raft_id, state.id, state.term, prev_index, prev_term, log.commit, entries))
     return True
@@ -97,8 +99,11 @@ def on_append_reply(state: State, message: AppendReply) -> None:
     if progress.state is ProgressState.PROBE or _outgrew_snapshot(state, progress):
         progress.become_replicate()
     advance_commit(state)
-    if state.role is Role.LEADER and raft_id in state.progress:
+    if state.role is not Role.LEADER:
+        return
+    if state.transfer_target == raft_id and raft_id in state.progress:
         transfer.hand_over_when_ready(state, raft_id)
+    if raft_id in state.progress and raft_id not in state.log.voters:
         membership.promote_when_caught_up(state, raft_id, progress)
 
 
@@ -108,8 +113,11 @@ def _outgrew_snapshot(state: State, progress: Progress) -> bool:
 
 def advance_commit(state: State) -> None:
     """Commit what a majority of the voters holds durably, if it is of this term (paper 5.4.2)."""
-    reached = quorum.acknowledged(state.voters, lambda voter: state.progress[voter].match)
-    if reached > state.log.commit and state.log.term_at(reached) == state.term:
+    log, progress = state.log, state.progress
+    if log.commit == log.last_index:
+        return
+    reached = quorum.acknowledged([progress[voter].match for voter in log.voters])
+    if reached > log.commit and log.term_at(reached) == state.term:
         membership.commit_to(state, reached)
 
 
