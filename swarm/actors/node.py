@@ -275,7 +275,9 @@ async def _left_raft(node: NodeContext, facts: Facts) -> None:
 
 def _unreached(raft: RaftStatusView) -> Iterable[str]:
     """Why members are not reached, for whoever looks for the reason that nobody leads."""
-    return (f"{member.address}: {member.problem}" for member in raft.members if member.problem)
+    for member in raft.members:
+        if member.problem:
+            yield member.problem if member.address in member.problem else f"{member.address}: {member.problem}"
 
 
 class Node(Actor):

@@ -92,8 +92,8 @@ def explain(error: BaseException | None) -> str:
 _ALERTS: Final[Mapping[str, str]] = {
     "UNKNOWN_CA": "it does not know the root of this node's certificate: this node belongs to another cluster",
     "CERTIFICATE_EXPIRED": "it says that this node's certificate has expired; compare the clocks, or join again",
-    "BAD_CERTIFICATE": "it refuses this node's certificate",
-    "CERTIFICATE_UNKNOWN": "it refuses this node's certificate",
+    "BAD_CERTIFICATE": "it refuses this node's certificate; compare the clocks of both machines",
+    "CERTIFICATE_UNKNOWN": "it refuses this node's certificate; compare the clocks of both machines",
     "CERTIFICATE_REVOKED": "it refuses this node's certificate",
     "WRONG_VERSION_NUMBER": "something that does not speak TLS answers there; is this swarm's port?",
     "HTTP_REQUEST": "something that does not speak TLS answers there; is this swarm's port?",
