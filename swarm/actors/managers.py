@@ -181,8 +181,10 @@ class Managers:
         )
 
     def _drop(self, why: str) -> None:
+        """Use another one from now on. Between managers the link is Raft's as well, and the forwarded calls': it stays."""
         if self._in_use is not None:
-            self._in_use[1].close(why)
+            if self.router.me.role is not PeerRole.MANAGER:
+                self._in_use[1].close(why)
             self._in_use = None
 
     def _here(self, to: str) -> Ref | None:

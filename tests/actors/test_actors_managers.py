@@ -146,6 +146,14 @@ async def test_a_link_that_works_is_kept_and_one_that_does_not_is_closed() -> No
     assert link.reason == "another manager is tried"
 
 
+async def test_a_manager_that_did_not_serve_keeps_its_link_to_another_manager() -> None:
+    managers, links, router = make("a")
+    router.me = Peer(PeerRole.MANAGER, "me")
+    (await managers.connect()).done(good=False)
+    (await managers.connect()).done(good=False)
+    assert links.links["a"].is_open, "Raft uses it, and what is forwarded"
+
+
 async def test_the_draw_follows_the_weights() -> None:
     managers, _, _ = make("good", "bad")
     for _ in range(10):
