@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -261,6 +262,35 @@ def test_a_killed_leader_is_replaced_and_comes_back(three: LocalCluster) -> None
     assert leader(three, other) != name
     three.start(name)
     settle(three, name, managers=3, nodes=4)
+
+
+def test_a_removed_manager_that_comes_back_says_so_and_its_machine_joins_again(three: LocalCluster) -> None:
+    name = next(one for one in ("m1", "m2", "m3") if one != leader(three))
+    other = next(one for one in ("m1", "m2", "m3") if one != name)
+    three.kill(name)
+    wait_until(lambda: nodes(three, other)[name].node.status.state.name != "READY", "the loss is seen")
+    three.run("node", "rm", "--force", name, node=other)
+    state = ["--state-dir", str(three.directory / name)]
+    with subprocess.Popen(three.command("up", *state), stderr=subprocess.DEVNULL, start_new_session=True) as daemon:
+        wait_until(lambda: "was removed from the cluster" in state_of(three, name), "it says so")
+        assert "swarm leave --force" in state_of(three, name)
+        left = three.attempt("leave", "--force", node=name)
+        assert left.returncode == 0, left.stderr
+        assert daemon.wait(30) == 0
+    token = three.run("token", "manager", "-q", node=other).strip()
+    three.run(
+        "join", three.addresses[other], *state, "--listen", three.addresses[name],
+        "--hostname", name, "--executor", "process", "--detach", env={"SWARM_TOKEN": token},
+    )  # fmt: skip
+    settle(three, name, managers=3, nodes=4)
+
+
+def state_of(cluster: LocalCluster, node: str) -> str:
+    """What a node says that it waits for; empty while it does not answer."""
+    try:
+        return status(cluster, node).state
+    except SwarmError:
+        return ""
 
 
 # --- addresses ---------------------------------------------------------------------------------------------------------
