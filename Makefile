@@ -38,6 +38,11 @@ simulate: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos/test_chaos_random.py --chaos-minutes $(MINUTES)
 
+# Lines and branches of what decides and what carries (raft, plan, wire, runtime), by their own tests and a few simulated clusters.
+coverage: $(STAMP)
+	$(BIN)/python -m coverage run -m pytest -q tests/raft tests/plan tests/wire tests/runtime tests/sim/test_sim_seeds.py
+	$(BIN)/python -m coverage report
+
 format: $(STAMP)
 	$(BIN)/ruff format swarm tests benchmarks
 	$(BIN)/ruff check --fix swarm tests benchmarks
