@@ -670,6 +670,23 @@ def test_a_refused_assignment_gives_its_room_back_and_the_task_waits_again() -> 
     assert world.where(id) == "n1"
 
 
+def test_a_task_made_for_a_node_and_stopped_under_its_confirmation_gives_its_room_back() -> None:
+    world = World()
+    world.node("n1", memory=1 * GIB)
+    world.service("everywhere", mode=Global(), memory=1 * GIB)
+    world.service("web", memory=1 * GIB)
+    made = world.task("everywhere", 0, node="n1")
+    world.lead()
+    assert world.memory is not None
+    plan = world.scheduler.plan(world.store, list(world.keys), world.memory, world.now, None)  # type: ignore[arg-type]
+    world.desire(made, TaskState.SHUTDOWN)
+    assert world.commit(list(plan.groups)) != [None]
+    other = world.task("web", 1)
+    world.run()
+    assert world.get(made).status.state is TaskState.SHUTDOWN
+    assert world.where(other) == "n1"
+
+
 def test_an_assignment_whose_task_was_deleted_meanwhile_gives_its_room_back() -> None:
     world = World()
     world.node("n1", memory=1 * GIB)

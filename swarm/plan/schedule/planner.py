@@ -73,7 +73,8 @@ class Scheduler:
         kind = event.kind
         if kind is _TASK:
             assert after is None or isinstance(after, Task)
-            if after is not None and memory.in_flight.get(after.id) == after.node_id:
+            # A pending task that was made for its node has it already: it changed while its confirmation was under way.
+            if after is not None and memory.in_flight.get(after.id) == after.node_id and after.status.state > _PENDING:
                 del memory.in_flight[after.id]  # what this scheduler decided itself: most events, so it is asked first
                 return ()
             assert before is None or isinstance(before, Task)
