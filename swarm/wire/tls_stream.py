@@ -40,6 +40,8 @@ class TlsStream(trio.abc.Stream):
         """Encrypted, not taken by the kernel yet, and not in the hands of the holder of `_sending`."""
         self._broken = False
         """Half a record may have been sent, or OpenSSL has given up: nothing more can be said or heard."""
+        self._failure: ssl.SSLError | None = None
+        """What OpenSSL said when it gave up, for who comes next."""
 
     # --- handshake ---------------------------------------------------------------------------------------------------
     async def do_handshake(self) -> None:
@@ -72,7 +74,7 @@ class TlsStream(trio.abc.Stream):
             data = self._decrypt(limit)
             if data is None:
                 return b""
-            if self._outgoing.pending:  # the answer to a new key of the peer's
+            if self._outgoing.pending and not self._broken:  # the answer to a new key of the peer's
                 await self.send(b"")
             if data:
                 return data
@@ -83,8 +85,7 @@ class TlsStream(trio.abc.Stream):
 
     def _decrypt(self, limit: int) -> bytes | None:
         """What can be read now, maybe nothing; None after the peer's last word."""
-        if self._broken:
-            raise trio.BrokenResourceError("this TLS session is broken")
+        self._check()
         session, incoming = self.session, self._incoming
         parts: list[bytes] = []
         size = 0
@@ -99,8 +100,9 @@ class TlsStream(trio.abc.Stream):
             if not parts:
                 return None
         except ssl.SSLError as error:
-            if not parts:
-                raise self._break(error) from error
+            broken = self._break(error)
+            if not parts:  # else what came before the damage is read first
+                raise broken from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def send(self, data: bytes | bytearray) -> None:
@@ -110,8 +112,7 @@ class TlsStream(trio.abc.Stream):
 
     def begin(self, data: bytes | bytearray) -> bool:
         """Encrypt and send what the kernel takes at once; True when that is all. Otherwise `finish` does the rest."""
-        if self._broken:
-            raise trio.BrokenResourceError("this TLS session is broken")
+        self._check()
         if data:
             try:
                 self.session.write(data)
@@ -120,8 +121,9 @@ class TlsStream(trio.abc.Stream):
         return not self._sending.locked() and not self._rest and self._flushed()
 
     async def finish(self) -> None:
-        """Wait until all that was begun has been sent."""
+        """Wait until all that was begun has been sent; whoever stood in line when the stream broke is told so."""
         async with self._sending:
+            self._check()
             await self._drain()
 
     def _flushed(self) -> bool:
@@ -129,7 +131,11 @@ class TlsStream(trio.abc.Stream):
         if not self._outgoing.pending:
             return True
         data = self._outgoing.read()
-        taken = self._carrier.send_now(data)
+        try:
+            taken = self._carrier.send_now(data)
+        except trio.BrokenResourceError:
+            self._broken = True
+            raise
         self._rest = data[taken:]
         return not self._rest
 
@@ -158,6 +164,10 @@ class TlsStream(trio.abc.Stream):
         self._broken = True
         await self.raw.aclose()
 
+    def _check(self) -> None:
+        if self._broken:
+            raise trio.BrokenResourceError("this TLS session is broken") from self._failure
+
     def _break(self, error: ssl.SSLError) -> trio.BrokenResourceError:
-        self._broken = True
+        self._broken, self._failure = True, error
         return trio.BrokenResourceError(f"TLS failed: {error}")

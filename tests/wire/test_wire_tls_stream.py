@@ -105,6 +105,42 @@ async def test_a_sender_cut_off_within_a_record_breaks_the_stream_one_that_only_
         await near.send(b"more")
 
 
+async def test_who_stood_in_line_behind_a_sender_that_was_cut_off_is_not_told_that_its_bytes_went_out() -> None:
+    refused: list[str] = []
+    async with pair() as (near, far), trio.open_nursery() as nursery:
+
+        async def send_behind() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await near.send(b"in line")
+            refused.append("in line")
+
+        with trio.CancelScope() as scope:
+            nursery.start_soon(send_behind)
+
+            async def cut_off() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+
+            nursery.start_soon(cut_off)
+            await near.send(bytes(20_000_000))
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(near)
+        with trio.move_on_after(1):
+            while await far.receive_some():
+                pass
+    assert refused == ["in line"]
+
+
+async def test_who_finishes_what_could_not_be_sent_is_told_so() -> None:
+    async with pair() as (near, far):
+        await trio.aclose_forcefully(far)
+        with pytest.raises(trio.BrokenResourceError):
+            for _ in range(3):  # the kernel takes what comes before the other side's reset
+                near.begin(b"nobody reads this")
+        with pytest.raises(trio.BrokenResourceError):
+            await near.finish()
+
+
 async def test_what_an_impatient_sender_leaves_goes_out_with_the_next_one() -> None:
     async with pair() as (near, far), trio.open_nursery() as nursery:
         big = bytes(5_000_000)
@@ -153,6 +189,17 @@ async def test_an_end_within_the_handshake_and_damage_after_it_are_errors() -> N
             await far.receive_some()
         with pytest.raises(trio.BrokenResourceError):
             await far.send(b"!")
+
+
+async def test_damage_behind_a_whole_record_is_told_at_the_next_look_though_nothing_more_arrives() -> None:
+    async with pair("socket") as (near, far):
+        near.session.write(b"whole")
+        record = near._outgoing.read()
+        await near.raw.send_all(record + b"\x17\x03\x03\x00\x20" + bytes(32))
+        assert await far.receive_some() == b"whole"
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError) as caught:
+            await far.receive_some()
+        assert isinstance(caught.value.__cause__, ssl.SSLError)
 
 
 async def test_closing_wakes_the_one_who_receives() -> None:
