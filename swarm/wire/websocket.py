@@ -80,16 +80,19 @@ class WebsocketNet:
             listeners = await self._streams.listen(host, port)
         except OSError as error:
             raise DialError(f"cannot listen on {address}: {os_reason(error)}") from error
-        async with trio.open_nursery() as nursery:
-            listener = WebsocketListener(self, self._streams.local_address(listeners[0]))
-            for each in listeners:
-                nursery.start_soon(listener.run, each, nursery)
-            try:
-                yield listener
-            finally:
-                nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                listener = WebsocketListener(self, self._streams.local_address(listeners[0]))
                 for each in listeners:
-                    await trio.aclose_forcefully(each)
+                    nursery.start_soon(listener.run, each, nursery)
+                try:
+                    yield listener
+                finally:
+                    nursery.cancel_scope.cancel()
+        finally:
+            # Not within the nursery: what ends it would be lost to the `Cancelled` that waiting in a cancelled one raises.
+            for each in listeners:
+                await trio.aclose_forcefully(each)
 
     async def accept(self, raw: ByteStream) -> WebsocketTransport:
         """Both handshakes on a stream that was accepted; `TransportClosed` says why they failed."""

@@ -26,6 +26,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PONG = 0x0, 0x1, 0x2, 0x8, 0xA
 
 PROTOCOL_ERROR: Final = 1002
 UNACCEPTABLE: Final = 1003
+POLICY: Final = 1008
 TOO_LARGE: Final = 1009
 
 
@@ -59,9 +60,8 @@ class Splitter:
         self._mask = MASKED if from_client else 0
         self._limit = limit
         self._buffer = bytearray()
-        self._parts: list[bytes] | None = None
-        """A fragmented message, so far."""
-        self._parts_bytes = 0
+        self._parts: bytearray | None = None
+        """A fragmented message, so far: one buffer, in which fragments without content take nothing."""
 
     def rest(self) -> bytes:
         """What was fed and not taken apart; it begins with a frame. Nothing is to be fed any more."""
@@ -120,18 +120,20 @@ class Splitter:
             raise FramingError(UNACCEPTABLE, "a text message")
         if opcode not in (CONTINUATION, BINARY) and not (CLOSE <= opcode <= PONG and size < LENGTH_IN_2):
             raise FramingError(PROTOCOL_ERROR, f"a websocket frame of kind {opcode} and {size} bytes")
-        if (opcode == CONTINUATION) != (self._parts is not None) and opcode < CLOSE:
+        if opcode >= CLOSE:
+            return
+        parts = self._parts
+        if (opcode == CONTINUATION) != (parts is not None):
             raise FramingError(PROTOCOL_ERROR, "fragments of websocket messages out of order")
-        if self._parts_bytes + size > self._limit:
+        if len(parts or b"") + size > self._limit:
             raise FramingError(TOO_LARGE, f"Exceeded maximum message size: {self._limit} bytes")
 
     def _data(self, first: int, payload: bytes) -> None:
         if first & FIN and self._parts is None:
             self.messages.append(payload)
             return
-        self._parts = self._parts or []
-        self._parts.append(payload)
-        self._parts_bytes += len(payload)
+        parts = self._parts = bytearray() if self._parts is None else self._parts
+        parts += payload
         if first & FIN:
-            self.messages.append(b"".join(self._parts))
-            self._parts, self._parts_bytes = None, 0
+            self.messages.append(bytes(parts))
+            self._parts = None

@@ -19,7 +19,7 @@ from swarm.ca.identity import Peer
 from swarm.ports.net import TransportClosed
 from swarm.wire.tls import explain
 from swarm.wire.tls_stream import TlsStream
-from swarm.wire.websocket_frames import FramingError, Splitter
+from swarm.wire.websocket_frames import POLICY, FramingError, Splitter
 
 CLOSE_S: Final = 2.0
 """For the closing handshake; a peer that does not read is cut off after it."""
@@ -27,6 +27,8 @@ HEAD_END: Final = b"\r\n\r\n"
 HEAD_BYTES_MAX: Final = 64 * 1024
 """A longer head is left to the library, which refuses it."""
 UPGRADED: Final = b"HTTP/1.1 101 "
+ASIDE_BYTES_MAX: Final = 64 * 1024
+"""Control frames that the library has not read yet: five hundred of the longest, where an honest peer has one or two."""
 LONG_BYTES: Final = 16 * 1024
 """A message from here on gives way to other tasks when it is sent: it has cost as much as a turn may."""
 
@@ -37,6 +39,7 @@ class _Gives(Enum):
     HEAD = "the head of the handshake, and all of it when it is a refusal"
     ASIDE = "control frames"
     ALL = "everything"
+    END = "the end alone: bytes behind those that were refused mean nothing"
 
 
 class LibrarySide(trio.abc.Stream):
@@ -57,7 +60,7 @@ class LibrarySide(trio.abc.Stream):
     @property
     def is_handed_back(self) -> bool:
         """Whether the library reads by itself again."""
-        return self._gives is _Gives.ALL
+        return self._gives in (_Gives.ALL, _Gives.END)
 
     async def read(self) -> bytes:
         """From the stream itself: all that is there, empty at its end."""
@@ -75,7 +78,9 @@ class LibrarySide(trio.abc.Stream):
         self.on_end()
 
     def pass_on(self, frames: bytearray) -> None:
-        """Whole control frames, for the library."""
+        """Whole control frames, for the library; `FramingError` when it does not keep up with them."""
+        if len(self._aside) + len(frames) > ASIDE_BYTES_MAX:
+            raise FramingError(POLICY, "pings that come faster than they are answered")
         self._aside += frames
         self._wake.set()
 
@@ -83,6 +88,11 @@ class LibrarySide(trio.abc.Stream):
         """From now on the library reads everything, these bytes first."""
         self._aside += rest
         self._gives = _Gives.ALL
+        self._wake.set()
+
+    def refuse(self) -> None:
+        """From now on what arrives is thrown away, so that the peer can send on until it reads why it is refused."""
+        self._gives = _Gives.END
         self._wake.set()
 
     # --- as the library calls it -------------------------------------------------------------------------------------
@@ -97,7 +107,10 @@ class LibrarySide(trio.abc.Stream):
             data = bytes(self._aside)
             self._aside.clear()
             return data
-        return await self.read()
+        data = await self.read()
+        while data and self._gives is _Gives.END:
+            data = await self.read()
+        return data
 
     async def _receive_head(self) -> bytes:
         data = await self.read()
@@ -207,13 +220,13 @@ class WebsocketTransport:
         splitter = self._splitter
         try:
             splitter.feed(data)
+            if splitter.aside:
+                self._side.pass_on(splitter.aside)
+                splitter.aside.clear()
         except FramingError as error:
             self._refusal = error
-            self._side.hand_back(b"")
+            self._side.refuse()
             raise TransportClosed(f"{self._remote_address}: {error}") from error
-        if splitter.aside:
-            self._side.pass_on(splitter.aside)
-            splitter.aside.clear()
         if splitter.closing or not data:
             self._side.hand_back(splitter.rest())
 

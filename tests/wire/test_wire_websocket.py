@@ -49,6 +49,13 @@ async def both(net: WebsocketNet, listener: Listener, anonymous: bool = False) -
     return near, await listener.accept()
 
 
+async def test_what_fails_while_a_port_is_listened_on_is_not_lost() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with served():
+            raise LookupError("within")
+    assert caught.group_contains(LookupError, match="within")
+
+
 async def test_both_sides_know_each_other_and_messages_pass_whole() -> None:
     async with served() as (_, listener), open_net(HERE.credentials("w1", PeerRole.WORKER)) as net:
         near, far = await both(net, listener)
@@ -252,6 +259,24 @@ async def test_a_text_message_ends_the_connection_with_the_reason() -> None:
             assert caught.value.reason is not None
             assert caught.value.reason.code == 1003
             await client.aclose()
+        await trio.aclose_forcefully(stream)
+
+
+async def test_pings_that_come_faster_than_they_are_answered_end_the_connection() -> None:
+    async with served() as (_, listener):
+        host, port = listener.address.rsplit(":", 1)
+        stream = TlsStream(
+            await trio.open_tcp_stream(host, int(port)), client_context(HERE.root_only(), anonymous=True)
+        )
+        await stream.do_handshake()
+        async with trio.open_nursery() as nursery:
+            await trio_websocket.wrap_client_stream(nursery, stream, listener.address, "/swarm/1")  # type: ignore[arg-type]
+            far = await listener.accept()
+            nursery.start_soon(stream.send, bytes(FrameProtocol(True, []).ping(bytes(125))) * 20_000)
+            with trio.fail_after(10), pytest.raises(TransportClosed, match="pings"):
+                await far.receive()
+            nursery.cancel_scope.cancel()
+        await far.aclose()
         await trio.aclose_forcefully(stream)
 
 

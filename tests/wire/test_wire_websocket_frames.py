@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -105,3 +106,23 @@ def test_a_message_that_is_too_large_is_refused_by_its_head_alone_whole_or_in_fr
     splitter = fed(half)
     with pytest.raises(FramingError, match="maximum message size"):
         splitter.feed(bytes(client.send_data(b"!")))
+
+
+def test_fragments_without_content_take_no_memory() -> None:
+    splitter = fed(b"\x02\x80\x00\x00\x00\x00")
+    tracemalloc.start()
+    for _ in range(10):
+        splitter.feed(b"\x00\x80\x00\x00\x00\x00" * 10_000)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 100_000
+    splitter.feed(bytes(FrameProtocol(True, []).send_data(b"end")).replace(b"\x82", b"\x80", 1))
+    assert list(splitter.messages) == [b"end"]
+
+
+def test_a_control_frame_between_fragments_is_no_part_of_the_message() -> None:
+    client = FrameProtocol(True, [])
+    first, ping = bytes(client.send_data(bytes(LIMIT - 1), fin=False)), bytes(client.ping(b"alive?"))
+    splitter = fed(first, ping, bytes(client.send_data(b"!")))
+    assert list(splitter.messages) == [bytes(LIMIT - 1) + b"!"]
+    assert splitter.aside == ping
