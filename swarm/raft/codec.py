@@ -123,8 +123,9 @@ def _decode(data: bytes) -> RaftMessage:
         return SnapshotChunk(to, sender, term, _meta(meta), number, total, chunk)
     cls = _PLAIN[code]
     values = fields[1 : 1 + len(_FIELDS[cls])]
-    if not all(isinstance(value, int) for value in values):
-        raise ValueError(f"{cls.__name__} has a field that is no number")
+    for value in values:
+        if not isinstance(value, int):
+            raise ValueError(f"{cls.__name__} has a field that is no number")
     return cls(*values)
 
 

@@ -379,11 +379,12 @@ class Raft:
             return state.leader != NOBODY and state.timeout >= state.config.election_ticks
         if state.role is not Role.LEADER or state.transfer_target or log.commit != log.last_index:
             return False
-        return all(
-            raft_id == state.id
-            or (found.state is ProgressState.REPLICATE and found.match == found.commit_told == log.last_index)
-            for raft_id, found in state.progress.items()
-        )
+        last = log.last_index
+        for raft_id, found in state.progress.items():
+            is_up_to_date = found.state is ProgressState.REPLICATE and found.match == found.commit_told == last
+            if raft_id != state.id and not is_up_to_date:
+                return False
+        return True
 
     @property
     def status(self) -> RaftStatus:
