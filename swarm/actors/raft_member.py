@@ -405,6 +405,7 @@ class RaftMember(Actor):
         self._send(ready.messages_after)
         if ready.snapshot is not None:
             self._feed.install(ready.snapshot)
+            self._snapshots.replaced_by(ready.snapshot)
 
 
 def _change_of(request: ChangeMembership) -> MembershipChange:

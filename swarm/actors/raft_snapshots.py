@@ -15,6 +15,7 @@ from swarm.actors.raft_messages import SnapshotTaken, TakeSnapshot
 from swarm.actors.raft_peers import Host
 from swarm.model.specs import RaftSettings
 from swarm.ports.log_store import LogStore
+from swarm.raft.config import COMPACTION_HOLD_ENTRIES
 from swarm.raft.core import Raft
 from swarm.raft.messages import Index, Snapshot
 from swarm.raft.ready import ChunkWanted
@@ -73,7 +74,7 @@ class Snapshots:
         self.settings = RaftSettings()
         self._busy = False
         self._size_bytes = 0
-        """Of the last one that was taken."""
+        """Of the last one that was taken, or installed."""
         self._failed_at: Index = 0
         """How far was applied when the last one failed: the next try comes after as many entries again."""
         self._sendable: dict[Index, Snapshot] = {}
@@ -90,9 +91,21 @@ class Snapshots:
         grown = self._feed.given - max(self._raft.snapshot_index, self._failed_at)
         interval, log_bytes = self.settings.snapshot_interval, self._raft.log_bytes
         worth_it = self._size_bytes <= LARGE_BYTES or log_bytes * SHARE >= self._size_bytes
-        if (interval and grown >= interval and worth_it) or (grown > 0 and log_bytes >= LOG_BYTES_MAX):
+        if interval and grown >= interval and worth_it and not self._is_in_vain(grown):
+            due = True
+        else:
+            due = grown > 0 and log_bytes >= LOG_BYTES_MAX
+        if due:
             self._busy = True
             self._host.job(self._encode, store, name="snapshot: encode")
+
+    def _is_in_vain(self, grown: Index) -> bool:
+        """Whether the log would let go of nothing: a member that is being sent the last one needs all entries after it."""
+        return grown < COMPACTION_HOLD_ENTRIES and bool(self._raft.sending)
+
+    def replaced_by(self, snapshot: Snapshot) -> None:
+        """The leader's was installed: the next one of its own will be about as large."""
+        self._size_bytes = sum(map(len, snapshot.chunks))
 
     async def _encode(self, store: Ref) -> None:
         try:

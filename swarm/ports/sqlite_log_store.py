@@ -32,7 +32,7 @@ from swarm.ports.sqlite_refusals import WAY_OUT, damaged, refusal
 from swarm.ports.sqlite_snapshots import CHUNKS_A_TRANSACTION, SqliteSnapshots
 from swarm.ports.wal import read_wal
 from swarm.ports.worker import Worker
-from swarm.raft.messages import Entry, EntryKind, HardState, Index, Snapshot
+from swarm.raft.messages import Entry, EntryKind, HardState, Index, Snapshot, SnapshotMeta
 
 T = TypeVar("T")
 
@@ -101,8 +101,11 @@ class SqliteLogStore:
             await self._sweep()
 
     async def load_snapshot(self) -> Snapshot | None:
-        """The newest snapshot."""
-        return await self._in_thread(lambda: self._snapshots.load(self._opened()))
+        """The newest snapshot, read in pieces between which batches are written."""
+        loaded: Snapshot | None = Snapshot(SnapshotMeta(), ())
+        while loaded is not None and not self._snapshots.is_whole(loaded):
+            loaded = await self._in_thread(partial(self._load_some, loaded))
+        return loaded
 
     async def compact(self, through: Index) -> None:
         """Drop rows all of whose entries lie before `through`, and give much free space back."""
@@ -309,6 +312,9 @@ class SqliteLogStore:
         db = self._opened()
         with _Transaction(db):
             self._snapshots.stage(db, snapshot, number, start)
+
+    def _load_some(self, loaded: Snapshot) -> Snapshot | None:
+        return self._snapshots.load_some(self._opened(), loaded)
 
     def _commit_snapshot(self, snapshot: Snapshot, number: int) -> None:
         self._snapshots.point_to(self._opened(), snapshot, number)

@@ -79,22 +79,34 @@ class SqliteSnapshots:
             return db.execute(f"DELETE FROM chunks WHERE id IN ({stale})", (self._number,)).rowcount == SWEEP_CHUNKS
         return False
 
-    def load(self, db: sqlite3.Connection) -> Snapshot | None:
-        """The newest snapshot, every chunk checked."""
+    def load_some(self, db: sqlite3.Connection, loaded: Snapshot) -> Snapshot | None:
+        """`loaded` and the next chunks after it, each checked; begun anew when the newest snapshot is another one by now.
+
+        None when there is no snapshot. `is_whole` says when there is no more to load.
+        """
         if not self._number:
             return None
-        chunks: list[bytes] = []
+        chunks = loaded.chunks if loaded.meta == self.meta else ()
+        low = self._number << NUMBER_SHIFT
+        end = min(len(chunks) + CHUNKS_A_TRANSACTION, self._count)
         name = f"the snapshot of index {self.meta.index}"
-        rows = db.execute(f"SELECT record FROM chunks WHERE {_NUMBER_OF_ID} = ? ORDER BY id", (self._number,))
-        for at, (record,) in enumerate(rows):
+        more: list[bytes] = []
+        rows = db.execute("SELECT id, record FROM chunks WHERE id >= ? AND id < ?", (low + len(chunks), low + end))
+        for number, record in rows:
+            at = number - low
             try:
-                chunks.append(self._sealer.open(record, _place(self._number, at, self.meta, self._count)))
+                more.append(self._sealer.open(record, _place(self._number, at, self.meta, self._count)))
             except SealBroken as error:
                 what = f"chunk {at} of {self._count} of {name}: {error}"
                 raise damaged(self._path, what, "the snapshot cannot be used") from None
-        if len(chunks) != self._count:
-            raise damaged(self._path, f"{name} has {len(chunks)} of {self._count} chunks", "it cannot be used")
-        return Snapshot(self.meta, tuple(chunks))
+        if len(chunks) + len(more) != end:
+            total = db.execute(f"SELECT count(*) FROM chunks WHERE {_NUMBER_OF_ID} = ?", (self._number,)).fetchone()[0]
+            raise damaged(self._path, f"{name} has {total} of {self._count} chunks", "it cannot be used")
+        return Snapshot(self.meta, (*chunks, *more))
+
+    def is_whole(self, loaded: Snapshot) -> bool:
+        """Whether all of the newest snapshot is there."""
+        return bool(self._number) and loaded.meta == self.meta and len(loaded.chunks) == self._count
 
 
 def _place(number: int, at: int, meta: SnapshotMeta, count: int) -> bytes:

@@ -311,6 +311,30 @@ async def test_a_member_far_behind_catches_up_by_snapshot(autojump_clock: trio.t
         await board.agree()
 
 
+async def test_no_snapshot_is_taken_while_one_is_sent(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_cluster(3) as board:
+        leader = await board.leader()
+        behind = next(node for node in board.nodes.values() if node is not leader)
+        await behind.crash()
+        await leader.raft.tell(SetCompaction(snapshot_interval=50, kept_entries=5))
+        for number in range(600):
+            await leader.propose(b"%d" % number)
+        await trio.sleep(1)
+        await behind.start()
+        while not leader.member.raft.sending:
+            await trio.sleep(0.001)
+        sent, more = leader.disk.snapshot, 0
+        while leader.member.raft.sending:
+            assert leader.disk.snapshot is sent
+            await leader.propose(b"more")
+            more += 1
+        assert more > 100
+        await board.agree()
+        await leader.propose(b"last")
+        await trio.sleep(1)
+        assert leader.disk.snapshot is not sent
+
+
 async def test_a_restarted_store_is_filled_again(autojump_clock: trio.testing.MockClock) -> None:
     async with open_cluster(1) as board:
         node = board.nodes[1]

@@ -158,6 +158,31 @@ async def test_a_snapshot_replaces_the_one_before(tmp_path: Path) -> None:
     assert stored(tmp_path, "SELECT count(*) FROM chunks") == [(2 * CHUNKS_A_TRANSACTION + 1,)]
 
 
+async def test_a_snapshot_that_is_replaced_while_it_is_read_is_read_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (store, _):
+        await write_ten(store)
+        await store.save_snapshot(snapshot(4, chunks=3 * CHUNKS_A_TRANSACTION))
+        pieces = 0
+        load_some = store._load_some
+
+        def replaced_after_one(loaded: Snapshot) -> Snapshot | None:
+            nonlocal pieces
+            pieces += 1
+            if pieces == 2:
+                newer = snapshot(9, chunks=2 * CHUNKS_A_TRANSACTION)
+                number = store._snapshots.begin(store._opened())
+                for start in range(0, len(newer.chunks), CHUNKS_A_TRANSACTION):
+                    store._stage_some(newer, number, start)
+                store._commit_snapshot(newer, number)
+                while store._snapshots.sweep(store._opened()):
+                    pass
+            return load_some(loaded)
+
+        store._load_some = replaced_after_one  # type: ignore[method-assign]
+        assert await store.load_snapshot() == snapshot(9, chunks=2 * CHUNKS_A_TRANSACTION)
+        assert pieces == 3
+
+
 def stored(directory: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
     """What a statement of SQLite's own gives on the closed file."""
     with sqlite3.connect(directory / "log.db") as db:
