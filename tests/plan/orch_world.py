@@ -102,6 +102,7 @@ class World:
         """The real scheduler places, so that nobody else does."""
         self.checks: list[Callable[[World, Event], None]] = []
         self._service_ids = CountingIds("s")
+        self._late_ids = CountingIds("late")
         self._author = Author()
         signed: list[Planner[Any]] = [Signed(planner, self._author) for planner in list(all) or planners()]
         self.rehearsal = Rehearsal(Store(), signed, NOON, CountingIds())
@@ -320,6 +321,23 @@ class World:
                 self.run()
                 return
             self.rehearsal.now = max(self.now, wake)
+
+    def plan_late(self, steps: int) -> None:
+        """Plan now, and commit it after the scheduler and the agents went on: no plan knows what is under way beside it."""
+        groups = self._planned_anew()
+        self.place()
+        for _ in range(steps):
+            self.agents()
+        for group in groups:
+            self._author.name = ""
+            self.rehearsal.commit([group])
+
+    def _planned_anew(self) -> list[Group]:
+        groups: list[Group] = []
+        for planner in planners():
+            memory, keys = planner.start(self.store)
+            groups += planner.plan(self.store, list(keys), memory, self.now, self._late_ids).groups
+        return groups
 
     def _seen(self, events: Iterable[Event]) -> None:
         for event in events:
