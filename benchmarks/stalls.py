@@ -84,7 +84,7 @@ class SlowTurns(Trace):
         """Seconds of this thread on the processor: other processes are not counted."""
         return time.thread_time()
 
-    def turn(self, actor: str, message: Any, duration_s: float) -> None:
+    def turn(self, actor: str, message: Any, caller: Caller, duration_s: float) -> None:
         """Keep the worst."""
         if self.on:
             key = (actor, type(message).__name__)

@@ -162,7 +162,7 @@ class Supervisor:
                 if waiting is not None:
                     await waiting
                 if trace is not None:
-                    trace.turn(self.cell.path, message, trace.clock() - began)
+                    trace.turn(self.cell.path, message, turn.caller, trace.clock() - began)
                 now = trio.current_time()
             if items:
                 await trio.lowlevel.checkpoint()

@@ -9,6 +9,8 @@ from typing import Any
 
 import trio
 
+from swarm.runtime.ref import Caller
+
 
 class Trace:
     """Does nothing; override what is of interest."""
@@ -20,8 +22,8 @@ class Trace:
     def begins(self, actor: str, made: Any) -> None:
         """The actor at this path begins a life, as this object, for checkers that look at it between its turns."""
 
-    def turn(self, actor: str, message: Any, duration_s: float) -> None:
-        """A turn of the actor at this path has ended."""
+    def turn(self, actor: str, message: Any, caller: Caller, duration_s: float) -> None:
+        """A turn of the actor at this path has ended; `caller` is whom the message counted as sent by."""
 
     def started(self, actor: str, restarts: int) -> None:
         """An actor takes messages from now on."""

@@ -26,6 +26,8 @@ from swarm.model.store import Store
 from swarm.plan.restart import old_task_timeout_s
 from swarm.raft.codec import decode
 from swarm.raft.messages import AppendReply, VoteReply
+from swarm.runtime.ref import Caller
+from swarm.testing.senders import Senders
 from swarm.testing.sim_machine import SimMachine
 
 NUMBER_BYTES = 16
@@ -49,6 +51,7 @@ class Checkers:
     latest_clock: Callable[[], float] = field(default=lambda: 0.0)
     """The wall clock that is furthest ahead."""
     on_event: list[Callable[[Event], None]] = field(factory=list)
+    senders: Senders = field(factory=Senders)
     _entries: dict[int, bytes] = field(factory=dict)
     """Index to the digest of the entry that was applied there first."""
     _touched: dict[int, list[StoreObject | tuple[Kind, str]]] = field(factory=dict)
@@ -130,6 +133,14 @@ class Checkers:
         """How many terms had a leader."""
         return len(self._leaders)
 
+    # --- links -----------------------------------------------------------------------------------------------------
+    def crossed(self, where: str, message: Any, caller: Caller) -> None:
+        """A message that counts as sent by a peer has come to an actor."""
+        cluster = self.store.cluster
+        objection = self.senders.objection(message, caller, "" if cluster is None else cluster.id)
+        if objection:
+            self.fail(f"{where}: {objection}")
+
     # --- the store -------------------------------------------------------------------------------------------------
     def store_turn(self, host: str, message: Any, view: Any) -> None:
         """After a turn of a store actor that applied entries."""
@@ -171,6 +182,7 @@ class Checkers:
             touched[key] = event.after if event.after is not None else key
             if event.kind is Kind.TASK:
                 self._check_task(event.before, event.after)
+            self.senders.see(event)
             for listener in self.on_event:
                 listener(event)
         self._touched[index] = list(touched.values())

@@ -39,6 +39,7 @@ from swarm.ports.entropy import SeededEntropy
 from swarm.ports.net import DialError, Transport
 from swarm.runtime.errors import ErrorCode, SwarmError
 from swarm.runtime.message import Request
+from swarm.runtime.ref import HERE, Caller
 from swarm.runtime.trace import Trace
 from swarm.testing.checkers import STALE_LEADER_S, Checkers, unconverged
 from swarm.testing.deterministic import PROCESS, continue_process, run_seeded, stop_process
@@ -87,7 +88,7 @@ class _Watch(Trace):
         if not self.life.revoked:
             self.world.checkers.fail(f"{self.node.name}: actor {actor} crashed: {type(error).__name__}: {error}")
 
-    def turn(self, actor: str, message: Any, duration_s: float) -> None:
+    def turn(self, actor: str, message: Any, caller: Caller, duration_s: float) -> None:
         """Hash it, check it."""
         world = self.world
         world.turns += 1
@@ -95,6 +96,8 @@ class _Watch(Trace):
         world.hash.update(f"{trio.current_time():.9f} {self.node.name} {actor} {type(message).__name__}\n".encode())
         if self.life.revoked:
             return
+        if caller is not HERE:
+            world.checkers.crossed(f"{self.node.name} {actor}", message, caller)
         if actor == "node/manager/raft":
             run = f"{self.node.name}/{self.node.machine.runs}/{id(self.actors[actor])}"
             if isinstance(message, RaftMessages):

@@ -27,6 +27,7 @@ from swarm.runtime import (
     on,
     open_scope,
 )
+from swarm.runtime.ref import Caller
 
 
 @frozen
@@ -466,8 +467,8 @@ async def test_the_trace_sees_turns_and_lives(autojump_clock: Any) -> None:
     seen: list[str] = []
 
     class Recorder(Trace):
-        def turn(self, actor: str, message: Any, duration_s: float) -> None:
-            seen.append(f"{actor} {type(message).__name__} {duration_s:g}")
+        def turn(self, actor: str, message: Any, caller: Caller, duration_s: float) -> None:
+            seen.append(f"{actor} {type(message).__name__} {caller.role} {duration_s:g}")
 
         def started(self, actor: str, restarts: int) -> None:
             seen.append(f"{actor} started {restarts}")
@@ -484,7 +485,13 @@ async def test_the_trace_sees_turns_and_lives(autojump_clock: Any) -> None:
         await ref.tell(Crash())
         await trio.sleep(1)
         await inner.stop("done")
-    assert seen == ["s/t/a started 0", "s/t/a Lives 0", "s/t/a crashed a bug", "s/t/a started 1", "s/t/a ended done"]
+    assert seen == [
+        "s/t/a started 0",
+        "s/t/a Lives actor 0",
+        "s/t/a crashed a bug",
+        "s/t/a started 1",
+        "s/t/a ended done",
+    ]
 
 
 def catches_of(tree: ast.AST) -> list[str]:

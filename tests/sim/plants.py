@@ -9,6 +9,7 @@ A plant is a list of (object, attribute or key, replacement); nothing of the pro
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,7 @@ from swarm.raft.ready import Role
 from swarm.testing.checkers import NUMBER_BYTES
 from swarm.testing.memory_log import MemoryLogStore
 from swarm.testing.world import run_world
+from tests.sim.intruder import admits_anybody, believes_whoever_forwards, intruder
 from tests.sim.storm import Storm
 
 Patch = tuple[Any, Any, Any]
@@ -356,8 +358,13 @@ PLANTS: dict[str, Callable[[], list[Patch]]] = {
         answered_before_commit, read_without_barrier, double_slot, slot_forgotten, update_forgotten,
         never_scales_down, reaps_the_living, assignment_lost, assignment_out_of_order, exit_lost,
         statuses_not_reported_again, stop_ignored, leader_scope_lives_on, demoted_member_stays,
+        admits_anybody, believes_whoever_forwards,
     )
 }  # fmt: skip
+
+
+STORIES = {"admits-anybody": intruder, "believes-whoever-forwards": intruder}
+"""Plants that the random stories have nobody for."""
 
 
 @contextmanager
@@ -386,7 +393,8 @@ def seeds_to_find(
     """How many seeds it took to find a plant (0: it was not found), and by what."""
     with planted(name):
         for number in range(seeds_max):
-            outcome = run_world(str(first + number), Storm(managers, workers, minutes))
+            story = STORIES.get(name) or Storm(managers, workers, minutes)
+            outcome = run_world(str(first + number), story)
             if outcome.violations:
                 return number + 1, outcome.violations[0]
     return 0, ""
@@ -394,15 +402,38 @@ def seeds_to_find(
 
 def find_all(arguments: argparse.Namespace) -> int:
     """Plant one bug or all; the exit code is 1 when one was not found."""
-    managers, workers = (int(part) for part in arguments.nodes.split(","))
     names = list(PLANTS) if arguments.plant == "all" else arguments.plant.split(",")
-    first = int(arguments.seed) if arguments.seed.isdigit() else 1
-    seeds_max = arguments.seeds if arguments.seeds > 1 else SEEDS_MAX
-    missed = 0
-    for name in names:
-        seeds, by = seeds_to_find(name, managers, workers, arguments.minutes, first, seeds_max)
-        missed += not seeds
-        verdict = f"found after {seeds} seed{'s' if seeds > 1 else ''}" if seeds else f"NOT FOUND in {seeds_max} seeds"
-        print(f"{name:30} {verdict:24} {by[:140]}", flush=True)
+    if len(names) > 1 and arguments.jobs > 1:
+        missed = trio.run(_share_out, names, arguments.jobs)
+    else:
+        missed = sum(not _find(name, arguments) for name in names)
     print(f"{len(names)} plants, {missed} not found")
     return 1 if missed else 0
+
+
+def _find(name: str, arguments: argparse.Namespace) -> bool:
+    managers, workers = (int(part) for part in arguments.nodes.split(","))
+    first = int(arguments.seed) if arguments.seed.isdigit() else 1
+    seeds_max = arguments.seeds if arguments.seeds > 1 else SEEDS_MAX
+    seeds, by = seeds_to_find(name, managers, workers, arguments.minutes, first, seeds_max)
+    verdict = f"found after {seeds} seed{'s' if seeds > 1 else ''}" if seeds else f"NOT FOUND in {seeds_max} seeds"
+    print(f"{name:30} {verdict:24} {by[:140]}", flush=True)
+    return bool(seeds)
+
+
+async def _share_out(names: list[str], jobs: int) -> int:
+    """Each plant in a process of its own, with the same command line but for its name; how many were not found."""
+    room, missed = trio.CapacityLimiter(jobs), 0
+
+    async def find(name: str) -> None:
+        nonlocal missed
+        command = [sys.executable, "-m", "tests.sim", *sys.argv[1:], "--plant", name]
+        async with room:
+            done = await trio.run_process(command, capture_stdout=True, check=False)
+        missed += done.returncode != 0
+        print(done.stdout.decode().partition("\n")[0], flush=True)
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(find, name)
+    return missed

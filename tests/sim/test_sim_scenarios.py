@@ -14,6 +14,7 @@ from swarm.model.states import Availability, Role
 from swarm.runtime.errors import SwarmError
 from swarm.testing.world import World, run_world
 from swarm.wire.messages.control import CreateService, GetNode, GetService, RemoveNode, UpdateNode, UpdateService
+from tests.sim.intruder import FORBIDDEN, intruder
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -286,3 +287,9 @@ def test_a_machine_is_lost_for_good_and_another_takes_its_name() -> None:
         assert lost not in {node.id for node in world.checkers.store.nodes()}
 
     holds("replaced", story)
+
+
+def test_what_a_worker_and_strangers_may_not_send_reaches_nobody() -> None:
+    outcome = run_world("intruder", intruder)
+    assert outcome.violations == []
+    assert outcome.probes["intruder refused"] == 2 * 2 * 2 * len(FORBIDDEN)
