@@ -65,6 +65,8 @@ class Checkers:
     _votes: dict[tuple[int, int], int] = field(factory=dict)
     """(member, term) to whom it gave its vote."""
     _disks: dict[int, SimMachine] = field(factory=dict)
+    _acknowledged: dict[int, tuple[object, int, int]] = field(factory=dict)
+    """Member to its disk, and the newest term and index that it said was on it."""
 
     def fail(self, what: str) -> None:
         """Note that something must not be."""
@@ -94,13 +96,26 @@ class Checkers:
         before = self._commits.get(run)
         if commit == before:
             return
-        if before is not None and commit < before:
+        if before is None:
+            self._check_kept(machine, state)
+        elif commit < before:
             self.fail(f"{host}: the commit index went back from {before} to {commit}")
         self._commits[run] = commit
         self._committed[core.term] = max(self._committed.get(core.term, 0), commit)
         term = state.log.term_at(commit)
         if term is not None and self._terms.setdefault(commit, term) != term:
             self.fail(f"{host} committed entry {commit} of term {term}, others of term {self._terms[commit]}")
+
+    def _check_kept(self, machine: SimMachine, state: Any) -> None:
+        """A member that begins has all that it acknowledged, as far as that was committed.
+
+        Committed by the term of the acknowledgement: what a later leader replaces may be gone for a while.
+        """
+        disk, term, index = self._acknowledged.get(state.id, (None, 0, 0))
+        committed = max((known for led, known in self._committed.items() if led <= term), default=0)
+        if disk is machine.log and state.log.last_index < min(index, committed):
+            text = f"{machine.name} begins with a log that ends at {state.log.last_index}"
+            self.fail(f"{text}; it had acknowledged {index}, and {committed} was committed")
 
     def raft_messages(self, payload: Iterable[bytes], to: int) -> None:
         """What a member was promised: a vote is given once a term, and is on disk; so is what is acknowledged."""
@@ -122,7 +137,11 @@ class Checkers:
                     disk.hard_state.term == message.term and disk.hard_state.vote != to
                 ):
                     self.fail(f"{machine.name} voted in term {message.term}; its disk has {disk.hard_state}")
-            elif not message.rejected and disk.hard_state.term == message.term:
+            elif not message.rejected:
+                _, term, index = self._acknowledged.get(message.sender, (None, 0, 0))
+                self._acknowledged[message.sender] = (disk, *max((term, index), (message.term, message.index)))
+                if disk.hard_state.term != message.term:
+                    continue
                 last = disk.entries[-1].index if disk.entries else 0
                 last = max(last, disk.snapshot.meta.index if disk.snapshot is not None else 0)
                 if last < message.index:

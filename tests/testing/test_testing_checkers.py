@@ -9,7 +9,7 @@ import pytest
 
 from swarm.ports.entropy import SeededEntropy
 from swarm.raft.codec import encode
-from swarm.raft.messages import HardState, VoteReply
+from swarm.raft.messages import AppendReply, Entry, EntryKind, HardState, VoteReply
 from swarm.testing.checkers import Checkers
 from swarm.testing.executor import Script, SimulatedMachine
 from swarm.testing.sim_machine import SimClock, SimMachine
@@ -52,3 +52,20 @@ async def test_a_vote_is_on_the_disk_unless_the_disk_was_erased_since(erased: bo
         giver.log.hard_state = HardState(3, 0, 0)
     checkers.raft_messages([encode(VoteReply(2, 1, 3, True))], to=2)  # type: ignore[arg-type]
     assert bool(checkers.violations) is not erased
+
+
+@pytest.mark.parametrize("led", [2, 3])
+async def test_a_member_begins_with_what_it_acknowledged_and_was_committed(led: int) -> None:
+    """What only a later term committed at that place may be another entry, and the log shorter for a while."""
+    checkers, giver = Checkers(), machine("m1")
+    giver.log.hard_state = HardState(2, 0, 0)
+    giver.log.entries = [Entry(index, 2, EntryKind.EMPTY, b"") for index in range(1, 43)]  # type: ignore[arg-type]
+    checkers.raft_turn(giver, "m1/1", member(1, 2, leads=False, last=42, commit=40))
+    checkers.raft_messages([encode(AppendReply(2, 1, 2, 42))], to=2)  # type: ignore[arg-type]
+    checkers.raft_turn(machine("m2"), "m2", member(2, led, leads=True, last=42, commit=42))
+    checkers.raft_turn(giver, "m1/2", member(1, 2, leads=False, last=41, commit=0))
+    found = [
+        "begins with a log that ends at 41; it had acknowledged 42, and 42 was committed" in it
+        for it in checkers.violations
+    ]
+    assert found == ([True] if led == 2 else [])
