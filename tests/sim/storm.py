@@ -274,6 +274,16 @@ class Storm:
         if scope.cancelled_caught:
             world.checkers.fail(f"no write was taken within {CONVERGE_S:g} s after healing: {world.problem()}")
             await trio.sleep_forever()
+        await self._replace_removed(world)
+
+    async def _replace_removed(self, world: World) -> None:
+        """A removal that was answered as unknown, or cut off by the end of the faults, may have taken effect: now it is known."""
+        for node in world.nodes.values():
+            if node.node_id and node.node_id not in {one.id for one in world.checkers.store.nodes()}:
+                await world.crash(node.name)
+                world.replace(node.name)
+                world.start(node.name)
+                world.checkers.probe("machine replaced late")
 
     async def _activate_all(self, world: World) -> None:
         while True:
