@@ -46,8 +46,8 @@ class RaftDisk:
         self._error: Exception | None = None
         self._wake = trio.Event()
         """There is something for the job."""
-        self._landing: trio.Event | None = None
-        """The member has ended, and this is what it waits for."""
+        self._ended = False
+        """The member has ended: nobody is there to be told any more."""
         self._under_way = 0
         self._idle = trio.Event()
         self._idle.set()
@@ -100,8 +100,7 @@ class RaftDisk:
     def _landed(self, error: Exception | None) -> None:
         """The store is done."""
         self._begun = False
-        if self._landing is not None:
-            self._landing.set()  # nobody is there to be told any more
+        if self._ended:
             return
         if error is None:
             self._report()
@@ -128,10 +127,9 @@ class RaftDisk:
                 self._batch, self._busy = (), False
                 self._begin()
         finally:
+            self._ended = True
             if self._begun:
-                self._landing = trio.Event()
-                with trio.CancelScope(shield=True):
-                    await self._landing.wait()
+                await self._store.landed()
 
     async def _finish(self) -> None:
         """Bring the batch to its end: it takes several steps, or was refused, or there was no room for the news."""

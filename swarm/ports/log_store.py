@@ -83,6 +83,10 @@ class LogStore(Protocol):
         """
         ...
 
+    async def landed(self) -> None:
+        """Return once what `begin_write` began is done; like the thread itself, it is not cancelled."""
+        ...
+
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot of this member's own state in place of the one before; entries stay. `LogWriteFailed`."""
         ...

@@ -93,6 +93,10 @@ class SqliteLogStore:
         self._worker.begin(partial(self._translated, partial(self._append, batch)), partial(_tell, done))
         return True
 
+    async def landed(self) -> None:
+        """The thread has nothing left."""
+        await self._worker.landed()
+
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Keep a snapshot in place of the one before, in pieces between which batches are written."""
         if snapshot.meta.index > self._snapshots.meta.index:

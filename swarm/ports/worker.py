@@ -30,6 +30,8 @@ class Worker:
         self._queue: SimpleQueue[Piece | None] = SimpleQueue()
         self._started = False
         self._under_way = 0
+        self._parked: list[trio.lowlevel.Task] = []
+        """They wait until nothing is under way."""
         weakref.finalize(self, self._queue.put, None)
 
     @property
@@ -58,6 +60,16 @@ class Worker:
     def _settle(self, done: Done, result: outcome.Outcome[Any]) -> None:
         self._under_way -= 1
         done(result)
+        if not self._under_way:
+            parked, self._parked = self._parked, []
+            for task in parked:
+                trio.lowlevel.reschedule(task)
+
+    async def landed(self) -> None:
+        """Return once nothing is queued or under way. Never cancelled, as `run` is not once its piece is queued."""
+        while self._under_way:
+            self._parked.append(trio.lowlevel.current_task())
+            await trio.lowlevel.wait_task_rescheduled(_never)
 
     def end(self) -> None:
         """Let the thread go once the queue is empty; more work starts another one."""

@@ -60,6 +60,9 @@ class MemoryLogStore:
         """Only by `write`, whose task ends with its machine."""
         return False
 
+    async def landed(self) -> None:
+        """Nothing is ever begun."""
+
     def _put(self, batch: LogBatch) -> None:
         self.is_erased = False
         if batch.snapshot is not None:

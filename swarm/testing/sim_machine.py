@@ -176,6 +176,9 @@ class SimLog:
         """Only by `write`, whose task ends with its machine."""
         return False
 
+    async def landed(self) -> None:
+        """Nothing is ever begun."""
+
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """In place of the one before."""
         await self._life.check()

@@ -36,6 +36,11 @@ class Held(MemoryLogStore):
         self.begun.append((batch, done))
         return True
 
+    async def landed(self) -> None:
+        with trio.CancelScope(shield=True):
+            while self.begun:
+                await trio.sleep(0.01)
+
     def end(self, error: Exception | None = None) -> list[int]:
         """Of the write under way: the entries that it made durable."""
         batch, done = self.begun.pop()

@@ -77,6 +77,22 @@ async def test_a_piece_that_has_begun_is_waited_for_and_one_that_has_not_is_not_
     worker.end()
 
 
+async def test_what_was_begun_is_waited_for_though_cancelled() -> None:
+    begun, go = threading.Event(), threading.Event()
+    worker, told = Worker("bench"), []
+    await worker.landed()
+    worker.begin(lambda: (begun.set(), go.wait()), told.append)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.landed)
+        nursery.start_soon(worker.landed)
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+        assert not told
+        go.set()
+    assert len(told) == 1 and worker.is_idle
+    worker.end()
+
+
 async def test_the_thread_ends_with_its_owner() -> None:
     worker = Worker("bench")
     await worker.run(lambda: None)
