@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 Done = CompletedProcess[str]
 QUICK = ("--restart-delay", "0s")
+PATIENCE = "60s"
+"""What a command that is to converge gets: no measure of speed, an end for one that hangs. A busy machine needs some."""
 WATCHED = ("--update-monitor", "300ms", "--rollback-monitor", "300ms")
 
 
@@ -43,11 +45,13 @@ class Services:
         """What `swarm ARGUMENTS` printed as JSON."""
         return self.cluster.json(*arguments, node=self.node)
 
-    def create(self, name: str, *flags: str, command: tuple[str, ...] = ("sleep", "600"), timeout: str = "20s") -> Done:
+    def create(
+        self, name: str, *flags: str, command: tuple[str, ...] = ("sleep", "600"), timeout: str = PATIENCE
+    ) -> Done:
         """Declare a service and wait for it."""
         return self.attempt("svc", "create", "--name", name, *QUICK, *flags, "--timeout", timeout, "--", *command)
 
-    def update(self, name: str, *flags: str, command: tuple[str, ...] = (), timeout: str = "20s") -> Done:
+    def update(self, name: str, *flags: str, command: tuple[str, ...] = (), timeout: str = PATIENCE) -> Done:
         """Change a service and wait for it."""
         return self.attempt("svc", "update", name, *flags, "--timeout", timeout, *(("--", *command) if command else ()))
 
@@ -106,7 +110,7 @@ def test_a_global_service_follows_the_nodes(swarm: Services) -> None:
     with swarm.removed_after("everywhere"):
         converged(swarm.create("everywhere", "--mode", "global"))
         assert swarm.places("everywhere") == {"m": 1, "w1": 1, "w2": 1}
-        swarm.run("node", "drain", "w2", "--timeout", "20s")
+        swarm.run("node", "drain", "w2", "--timeout", PATIENCE)
         assert swarm.places("everywhere") == {"m": 1, "w1": 1}
         swarm.cluster.start("w3")
         wait_until(lambda: swarm.places("everywhere") == {"m": 1, "w1": 1, "w3": 1}, "the new node has one")
@@ -128,7 +132,7 @@ def test_a_replicated_job_runs_to_completion(swarm: Services) -> None:
         converged(swarm.update("batch", "--force"))
         assert swarm.service("batch")["job_iteration"] == 1
         assert "batch.0 " in swarm.run("svc", "ps", "batch"), "slots of a job are numbered from 0"
-        converged(swarm.attempt("svc", "rollback", "batch", "--timeout", "20s"))
+        converged(swarm.attempt("svc", "rollback", "batch", "--timeout", PATIENCE))
         assert (swarm.service("batch")["job_iteration"], swarm.service("batch")["update_status"]) == (2, None)
 
 
@@ -229,7 +233,7 @@ def test_a_failing_update_pauses_with_exit_code_1_and_the_last_error(swarm: Serv
         assert done.returncode == 1, done.stderr
         assert "paused" in done.stderr and "exited with code 9" in done.stderr.splitlines()[-1]
         assert len(before & swarm.ids("pausing")) == 2
-        converged(swarm.attempt("svc", "rollback", "pausing", "--timeout", "30s"))
+        converged(swarm.attempt("svc", "rollback", "pausing", "--timeout", PATIENCE))
         assert len(swarm.ids("pausing")) == 3
         assert "sleep 600" in swarm.run("svc", "inspect", "pausing")
 
@@ -264,9 +268,9 @@ def test_history_and_rollback_to_a_revision(swarm: Services) -> None:
         lines = swarm.run("svc", "history", "past").splitlines()
         assert [line.split()[0] for line in lines] == ["REVISION", "3", "2", "1"]
         assert "env" in lines[1] and "created" in lines[3] and " m " in lines[1]
-        converged(swarm.attempt("svc", "rollback", "past", "--to", "1", "--timeout", "20s"))
+        converged(swarm.attempt("svc", "rollback", "past", "--to", "1", "--timeout", PATIENCE))
         assert "V=1" in swarm.run("svc", "inspect", "past")
-        converged(swarm.attempt("svc", "rollback", "past", "--timeout", "20s"))
+        converged(swarm.attempt("svc", "rollback", "past", "--timeout", PATIENCE))
         assert "V=3" in swarm.run("svc", "inspect", "past")
         missing = swarm.attempt("svc", "rollback", "past", "--to", "77")
         assert missing.returncode == 1 and "not kept" in missing.stderr
@@ -355,7 +359,7 @@ def test_generic_resources_are_given_out_and_named_in_the_environment(swarm: Ser
         assert sorted(entry.partition("=")[2] for entry in given) == ["one", "two"]
         done = swarm.create("third", "--generic-resource", "gpu=1", timeout="1500ms")
         assert done.returncode == 3 and "gpu" in done.stderr
-        swarm.run("svc", "scale", "cards=1", "--timeout", "20s")
+        swarm.run("svc", "scale", "cards=1", "--timeout", PATIENCE)
         wait_until(lambda: swarm.places("third") == {"w1": 1}, "the freed card is taken")
 
 
@@ -386,7 +390,7 @@ def test_every_policy_is_set_and_changed_by_its_flag(swarm: Services, tmp_path: 
     trap = ("sh", "-c", f"trap 'echo USR1 >> {ended}; exit 0' USR1; while :; do sleep 0.05; done")
     with swarm.removed_after("flagged"):
         typed = [part for flag in policy.items() for part in flag]
-        converged(swarm.attempt("svc", "create", "--name", "flagged", *typed, "--timeout", "20s", "--", *trap))
+        converged(swarm.attempt("svc", "create", "--name", "flagged", *typed, "--timeout", PATIENCE, "--", *trap))
         shown = swarm.run("svc", "inspect", "flagged")
         for words in ("2 at a time, stop-first, 0.01 s apart, watched for 0.2 s, rollback on failure of more than 50%",
                       "all at a time", "on-failure, after 0.1 s, at most 3 times within 60 s", "30 s after", "gpu=1",
@@ -457,7 +461,7 @@ def test_a_drain_starts_the_replacement_of_a_single_replica_first(swarm: Service
         converged(swarm.create("single", "--env", "MARK=single"))
         (place,) = swarm.places("single")
         with Watcher(swarm, "single") as watcher:
-            swarm.run("node", "drain", place, "--timeout", "20s")
+            swarm.run("node", "drain", place, "--timeout", PATIENCE)
         assert min(watcher.at_all) >= 1, watcher.at_all
         assert place not in swarm.places("single")
         assert "drain" in swarm.run("svc", "why", "single")
