@@ -45,6 +45,7 @@ async def identify(
     """The node and its credentials, and whether a cluster was founded just now."""
     known = state.node()
     if known is None:
+        state.require_new()
         settings = _settings(config, ports)
         if config.force_new_cluster:
             raise SwarmError(
@@ -66,8 +67,10 @@ async def identify(
     if config.join is not None:
         state.require_empty()
     file = _remembered(config, known)
-    if file != known:
-        state.save_node(file)
+    # A manager's address is kept once it listens there: one that was mistyped, or is taken, is not tried again.
+    kept = file if file.role is not Role.MANAGER else evolve(file, listen=known.listen, advertise=known.advertise)
+    if kept != known:
+        state.save_node(kept)
     credentials = state.require_credentials()
     if certificate_problem(credentials, ports.clock) is not None:
         waiting("this node's certificate has expired; asking a manager to renew it")

@@ -113,14 +113,19 @@ async def _announce_address(manager: ManagerContext, life: ManagerLife) -> None:
 
 
 def _learn_address(node: NodeContext, bound: str) -> None:
-    """A port 0 becomes the one that was bound; an unspecified advertised host is guessed once, and kept."""
+    """A port 0 becomes the one that was bound; an unspecified advertised host is guessed once, and kept.
+
+    A typed address is on disk from here on only, so the file there is what to compare with.
+    """
     host, _, port = bound.rpartition(":")
     listen_host = node.file.listen.rpartition(":")[0]
     advertise = node.file.advertise
     if not advertise or advertise.endswith(":0"):
         unspecified = host in ("0.0.0.0", "[::]", "::", "")
         advertise = f"{node.ports.outward_host() if unspecified else host}:{port}"
-    node.save(evolve(node.file, listen=f"{listen_host}:{port}", advertise=advertise))
+    node.file = evolve(node.file, listen=f"{listen_host}:{port}", advertise=advertise)
+    if node.state.node() != node.file:
+        node.state.save_node(node.file)
 
 
 async def _how_to_begin(node: NodeContext, life: ManagerLife) -> MemberStart:

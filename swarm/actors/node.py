@@ -123,7 +123,12 @@ async def run_node(
                 identity.node_id = made.node.node_id
                 node = NodeContext(config, ports, state, made.node, made.credentials, net, router, links)
                 use_credentials(node, made.credentials)
-                end = await _live(node, told, founded, stop, trace)
+                try:
+                    end = await _live(node, told, founded, stop, trace)
+                except* DialError:
+                    if founded and not state.began_raft():  # it never listened: the next `up` or `join` starts afresh
+                        state.erase()
+                    raise
         if end is End.LEFT:
             state.erase()
         return end

@@ -44,6 +44,8 @@ NONCE_RANDOM_BYTES = 16
 _OURS = frozenset(
     {NODE_FILE, "pki", "raft", "agent", "tasks", LEAVING_FILE, SOCKET_NAME, LOG_NAME, LOCK_NAME, "lost+found"}
 )
+_AFTER_NODE_FILE = ("raft", "agent", "tasks")
+"""Made by a node that has its `node.json`."""
 _ERASED = ("raft", "tasks", "agent", "pki", NODE_FILE)
 """In this order, the mark last."""
 
@@ -139,6 +141,15 @@ class StateDir:
                 "`swarm up`, take it out of its cluster with `swarm leave`, or name another directory with "
                 "--state-dir",
             )
+
+    def require_new(self) -> None:
+        """`PRECONDITION` when a node ran here whose `node.json` is gone: founding or joining would overwrite its key."""
+        if self.node() is None and not set(_AFTER_NODE_FILE).isdisjoint(self._files.names()):
+            raise self._damaged(NODE_FILE, "it is missing, and a node's state lies beside it")
+
+    def began_raft(self) -> bool:
+        """Whether there is, or was about to be, a log: the node may hold what it acknowledged."""
+        return "raft" in self._files.names()
 
     def save_node(self, node: NodeFile) -> None:
         """Replace node.json; `PRECONDITION` when the directory belongs to another node."""

@@ -222,6 +222,18 @@ def test_a_port_in_use_is_refused_with_its_number(shared: LocalCluster, tmp_path
     done = shared.attempt("up", "--state-dir", str(tmp_path / "n"), "--listen", address, "--detach")
     assert done.returncode == 1
     assert address in done.stderr and "in use" in done.stderr
+    names = {entry.name for entry in (tmp_path / "n").iterdir()}
+    assert names <= {"lock", "swarm.log"}, "a cluster that never began is not there the next time"
+
+
+def test_a_manager_whose_new_port_is_taken_comes_back_where_it_was(shared: LocalCluster, cluster: LocalCluster) -> None:
+    cluster.start("m")
+    cluster.run("stop", node="m")
+    state = ("--state-dir", str(cluster.directory / "m"))
+    done = cluster.attempt("up", *state, "--listen", shared.addresses["m"], "--detach")
+    assert done.returncode == 1 and "in use" in done.stderr
+    cluster.run("up", *state, "--detach")
+    assert f"Listens at: {cluster.addresses['m']}" in " ".join(cluster.run("status", node="m").split())
 
 
 def test_a_damaged_state_directory_is_named(cluster: LocalCluster) -> None:
@@ -231,6 +243,12 @@ def test_a_damaged_state_directory_is_named(cluster: LocalCluster) -> None:
     done = cluster.attempt("up", "--state-dir", str(cluster.directory / "m"), "--detach")
     assert done.returncode == 1
     assert "node.json is damaged" in done.stderr
+    key = (cluster.directory / "m" / "pki" / "node.pem").read_bytes()
+    (cluster.directory / "m" / "node.json").unlink()
+    done = cluster.attempt("up", "--state-dir", str(cluster.directory / "m"), "--detach")
+    assert done.returncode == 1
+    assert "node.json is damaged: it is missing" in done.stderr
+    assert (cluster.directory / "m" / "pki" / "node.pem").read_bytes() == key
 
 
 def test_a_typed_token_does_not_stay_in_the_process_list(cluster: LocalCluster) -> None:

@@ -129,6 +129,21 @@ def test_damage_names_the_file_and_a_way_out(tmp_path: Path, name: str, content:
     state.close()
 
 
+def test_a_directory_is_new_until_a_node_has_run_in_it(tmp_path: Path) -> None:
+    state = open_state_dir(tmp_path / "s")
+    state.save_credentials(credentials(1))  # a founding that was cut short is done again
+    state.require_new()
+    assert not state.began_raft()
+    state.save_node(NODE)
+    state.data_key(SystemEntropy())
+    state.require_new()
+    assert state.began_raft()
+    (tmp_path / "s" / "node.json").unlink()
+    with pytest.raises(StateDirError, match=r"node\.json is damaged: it is missing, and"):
+        state.require_new()
+    state.close()
+
+
 def test_a_certificate_of_another_node_is_damage(tmp_path: Path) -> None:
     state = open_state_dir(tmp_path / "s")
     state.save_node(NODE)
