@@ -30,6 +30,7 @@ from swarm.plan.update import UNDER_WAY
 _ROLLBACK = (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED, UpdateState.ROLLBACK_COMPLETED)
 BLOCKED_MAX = 5
 """Distinct sentences about what is waited for: what fits on a screen."""
+_UNPLACED = "cannot be placed elsewhere"
 
 
 @frozen
@@ -121,10 +122,21 @@ def drain_facts(view: Snapshot, node_id: NodeId) -> DrainFacts:
     held = [
         task for task in view.tasks_of_node(node_id) if TaskState.ASSIGNED <= task.status.state <= TaskState.RUNNING
     ]
-    waits = dict.fromkeys(
-        task.reason.text for task in held if task.reason is not None and task.reason.code is ReasonCode.WAITING
+    waits = Counter(
+        _unplaced(view, task) or task.reason.text
+        for task in held
+        if task.reason is not None and task.reason.code is ReasonCode.WAITING
     )
-    return DrainFacts(node_id, len(held), not held, tuple(waits)[:BLOCKED_MAX])
+    told = [f"{count} {text}" if text.startswith(_UNPLACED) else text for text, count in waits.items()]
+    return DrainFacts(node_id, len(held), not held, tuple(told)[:BLOCKED_MAX])
+
+
+def _unplaced(view: Snapshot, task: Task) -> str:
+    """Why its replacement is nowhere yet; empty when it has none, or one that is placed."""
+    for other in view.slots_of_service(task.service_id).get(task.slot, ()):
+        if not other.node_id and other.desired <= TaskState.RUNNING and other.status.error:
+            return f"{_UNPLACED}: {other.status.error}"
+    return ""
 
 
 def _removal(view: Snapshot, service_id: ServiceId, tasks: Collection[Task]) -> ServiceFacts:

@@ -197,6 +197,16 @@ def test_jobs_converge_when_completed_and_fail_when_they_cannot() -> None:
     assert facts(world, "bad").failed
 
 
+def test_tasks_of_a_drained_node_that_wait_for_the_same_are_one_sentence() -> None:
+    world = World("a b")
+    world.create(evolve(spec(replicas=6)))
+    world.run()
+    world.full = {NodeId("b")}
+    world.set_node("a", availability=Availability.DRAIN)
+    world.run()
+    assert drain_facts(world.store, NodeId("a")).blocked == ("3 cannot be placed elsewhere: no suitable node",)
+
+
 def test_a_drain_is_over_when_the_node_holds_nothing() -> None:
     world = World("a b")
     world.create(evolve(spec(replicas=2)))
@@ -206,7 +216,7 @@ def test_a_drain_is_over_when_the_node_holds_nothing() -> None:
     world.run()
     found = drain_facts(world.store, NodeId("a"))
     assert (found.remaining, found.converged) == (1, False)
-    assert "cannot be placed" in found.blocked[0]
+    assert found.blocked == ("1 cannot be placed elsewhere: no suitable node",)
     world.full.clear()
     world.run()
     assert drain_facts(world.store, NodeId("a")).converged
