@@ -83,7 +83,8 @@ def restore(options: Options, file: str, passphrase: str | None) -> None:
     except SwarmError as error:
         fail(error)
     output.note(
-        f"cluster {header.cluster_id} as of change {header.index}: {made.services} services, {made.workers} workers"
+        f"cluster {header.cluster_id} as of change {header.index}: "
+        f"{output.counted(made.services, 'service')}, {output.counted(made.workers, 'worker')}"
     )
     if made.forgotten:
         output.note(

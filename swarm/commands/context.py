@@ -117,6 +117,8 @@ def read_secret(text: str | None, environment: str, flag: str) -> str | None:
     """
     if text is None:
         return os.environ.get(environment)
+    if not text:
+        usage(f"{flag} is empty; give it as {flag} -, @FILE or {environment}")
     if text == "-":
         found = sys.stdin.readline().strip()
     elif text.startswith("@"):

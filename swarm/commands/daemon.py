@@ -90,7 +90,7 @@ def join(options: Options, address: str, token: str | None, detach: bool) -> Non
 
 def _hide_typed_token(token: str | None) -> None:
     """Start over with the token in a pipe when it could not be hidden where it was typed (`hiding`)."""
-    if token is None or token == "-" or token.startswith("@") or not is_in_process_list(token):
+    if not token or token == "-" or token.startswith("@") or not is_in_process_list(token):
         return
     reader, writer = os.pipe()
     os.write(writer, token.encode() + b"\n")

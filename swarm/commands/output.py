@@ -106,9 +106,14 @@ def print_lines(lines: Iterable[str]) -> None:
     write("".join(f"{line}\n" for line in lines))
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 service`, `2 services`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def tasks(count: int) -> str:
     """`1 task`, `2 tasks`."""
-    return f"{count} task{'' if count == 1 else 's'}"
+    return counted(count, "task")
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

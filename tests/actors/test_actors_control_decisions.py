@@ -249,6 +249,7 @@ def test_a_ready_node_is_removed_only_by_force_and_a_member_of_the_managers_only
         with pytest.raises(SwarmError) as error:
             writes.remove_node(world.store, node, force, NOW, member=member)
         assert error.value.code is ErrorCode.PRECONDITION and words in error.value.text
+        assert ("lost just now" in str(error.value.details)) is (node == live), "how to go on when it was lost just now"
     for node, force, member in ((ready, True, False), (lost, True, True)):
         _, group = writes.remove_node(world.store, node, force, NOW, member=member)
         world.apply(group)

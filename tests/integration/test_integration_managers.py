@@ -373,7 +373,7 @@ def test_a_backup_brings_the_cluster_back_on_another_address_with_its_workers_an
             assert not (root / "node.json").exists()
         restored = cluster.attempt("restore", str(sealed), *options, env=secret)
         assert restored.returncode == 0, restored.stderr
-        assert "1 services, 1 workers" in restored.stderr and "m1" in restored.stderr
+        assert "1 service, 1 worker\n" in restored.stderr and "m1" in restored.stderr
         assert cluster.attempt("restore", str(sealed), *options, env=secret).returncode == 1, "it is a node already"
         cluster.run("up", "--state-dir", str(root), "--detach")
         assert cluster.run("token", "worker", "-q", node="new") == token

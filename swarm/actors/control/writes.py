@@ -196,6 +196,8 @@ def remove_node(view: Snapshot, who: str, force: bool, now: Instant, *, member: 
     name = node.description.hostname or node.id
     if member and (not force or node.status.state is NodeState.READY):
         hint = f"swarm node demote {name} first"
+        if force and node.status.state is NodeState.READY:
+            hint += "; one that was lost just now is removed by force once swarm node ls does not show it as Ready"
         if node.status.state is not NodeState.READY:
             hint += f"; or, as it is not reachable, swarm node rm --force {name}"
         raise SwarmError(ErrorCode.PRECONDITION, f"node {name} is a manager and cannot be removed", {"hint": hint})
