@@ -109,8 +109,9 @@ class LocalClient:
 
     # --- the connection ---------------------------------------------------------------------------------------------
     def _connect(self) -> None:
-        if self._socket is not None:
+        if self._socket is not None and not self._mux.over:
             return
+        self.close()  # the daemon may have said goodbye behind its last answer: nothing of the next call has been sent
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(CONNECT_S)
         try:

@@ -140,6 +140,16 @@ async def test_a_late_answer_is_a_timeout_and_the_next_call_works(path: str) -> 
             assert (await blocking(client.ask, GetNodeStatus(), timeout_s=5)).hostname == "host"
 
 
+async def test_a_goodbye_behind_the_last_answer_does_not_meet_the_next_call(path: str) -> None:
+    """A bug once: the daemon stopped between two calls of a client, and the second raised an error of the multiplexer."""
+    async with daemon(path) as (_, actor):
+        with LocalClient(path) as client:
+            await blocking(client.ask, GetNodeStatus(), timeout_s=5)
+            client._mux.receive([(f.GO_AWAY, "the daemon is stopping")])
+            assert (await blocking(client.ask, GetNodeStatus(), timeout_s=5)).hostname == "host"
+            assert len(actor.callers) == 2
+
+
 async def test_closing_the_iterator_ends_the_stream(path: str) -> None:
     async with daemon(path) as (_, actor):
         with LocalClient(path) as client:
