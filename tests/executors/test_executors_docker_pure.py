@@ -26,6 +26,7 @@ from swarm.executors.docker import factory
 from swarm.executors.docker.config import container_config, volumes_to_make
 from swarm.executors.docker.demux import LINE_BYTES_MAX, Demultiplexer, format_time, parse_time, split_time
 from swarm.executors.docker.engine import Engine
+from swarm.executors.docker.events import parse_event
 from swarm.executors.docker.images import last_error, parse_auth
 from swarm.executors.registry import installed, open_executors
 from swarm.model.ids import Instant, NodeId, RevisionNumber, ServiceId, Slot, TaskId
@@ -309,3 +310,9 @@ def test_workload_of_the_default_slot() -> None:
     labels = container_config(workload, spec)["Labels"]
     assert isinstance(labels, dict)
     assert labels["swarm.task.name"] == "web.n1.t1"
+
+
+@pytest.mark.parametrize("line", [b"", b"[]", b'{"Type": "conta', b"\xff\xfe"])
+def test_what_is_no_event_is_a_temporary_failure(line: bytes) -> None:
+    with pytest.raises(TemporaryError, match="among its events"):
+        parse_event(line)

@@ -19,7 +19,6 @@ from swarm.ports.sockets import why_nobody_answers
 
 if TYPE_CHECKING:
     from docker import APIClient
-    from docker.types import CancellableStream
 
 Result = TypeVar("Result")
 
@@ -103,14 +102,6 @@ class Engine:
         return TemporaryError(
             f"the Docker Engine at {self.address} does not answer ({why}); is it running? `systemctl status docker`"
         )
-
-
-def close_stream(stream: CancellableStream[Any]) -> None:
-    """Ends a stream that another thread may be reading: that thread sees its end. Ended already is success."""
-    try:
-        stream.close()
-    except (OSError, AttributeError):
-        pass  # the SDK looks for the socket of a response that has just been read to its end
 
 
 def address_of(env: Mapping[str, str]) -> str:

@@ -6,20 +6,21 @@ is compared as well, so an event that was lost while the engine was away delays 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from swarm.executors.base import ExecutorError
+from swarm.executors.base import ExecutorError, TemporaryError
 from swarm.executors.docker.config import LABEL_NODE_ID, LABEL_TASK_ID
-from swarm.executors.docker.engine import Engine, close_stream
+from swarm.executors.docker.engine import Engine
+from swarm.executors.docker.streams import LongAnswer
 from swarm.model.ids import NodeId, TaskId
 
 if TYPE_CHECKING:
     from docker import APIClient
-    from docker.types import CancellableStream
 
 RECONNECT_S_MIN = 0.2
 RECONNECT_S_MAX = 10.0
@@ -89,27 +90,26 @@ class EventStream:
 
     async def _follow_once(self) -> None:
         """One connection; returns when it broke or could not be made."""
-        opened: list[CancellableStream[Any]] = []
+        answer = LongAnswer()
         try:
-            await trio.to_thread.run_sync(self._read, opened, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._read, answer, abandon_on_cancel=True)
         except ExecutorError:
             return
         finally:
-            for stream in opened:
-                close_stream(stream)
+            answer.end()
 
-    def _read(self, opened: list[CancellableStream[Any]]) -> None:
-        """In a thread: reads until the stream ends or is closed by whoever cancelled us."""
-        labels = [f"{LABEL_NODE_ID}={self._node_id}"]
+    def _read(self, answer: LongAnswer) -> None:
+        """In a thread: reads until the stream ends or is ended by whoever cancelled us."""
+        label = f"{LABEL_NODE_ID}={self._node_id}"
+        filters = {"type": ["container"], "label": [label], "event": list(ACTIONS)}
+        parameters = {"filters": json.dumps(filters), "since": self._since}
         with self._engine.translated():
             api = self._engine.api
-            filters = {"type": "container", "label": labels, "event": list(ACTIONS)}
-            stream = api.events(since=self._since, filters=filters, decode=True)
-            opened.append(stream)
-            containers = list_containers(api, labels[0])
-            trio.from_thread.run_sync(self._compare, containers)
-            for event in stream:
-                trio.from_thread.run_sync(self._take, event)
+            with answer.reading(api, "/events", parameters) as response:
+                containers = list_containers(api, label)
+                trio.from_thread.run_sync(self._compare, containers)
+                for line in response.iter_lines(chunk_size=None):
+                    trio.from_thread.run_sync(self._take, parse_event(line))
 
     def _compare(self, containers: list[dict[str, Any]]) -> None:
         running = [TaskId(each["Labels"][LABEL_TASK_ID]) for each in containers if each["State"] in RUNNING]
@@ -120,6 +120,17 @@ class EventStream:
         attributes = event.get("Actor", {}).get("Attributes", {})
         if LABEL_TASK_ID in attributes:
             self._changes.notify(TaskId(attributes[LABEL_TASK_ID]))
+
+
+def parse_event(line: bytes) -> dict[str, Any]:
+    """One event of the stream; raises `TemporaryError` for what is none, and the stream is taken up anew."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise TemporaryError(f"the Docker Engine sent {line[:80]!r} among its events")
+    return event
 
 
 def list_containers(api: APIClient, label: str) -> list[dict[str, Any]]:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from swarm.executors.base import ExecutorError, LogLine, LogOptions, Stream
 from swarm.executors.docker.demux import Demultiplexer, format_time
-from swarm.executors.docker.engine import Engine, close_stream
-
-if TYPE_CHECKING:
-    from docker.types import CancellableStream
+from swarm.executors.docker.engine import Engine
+from swarm.executors.docker.streams import LongAnswer
 
 READERS_MAX = 64
 """Threads that read output at once on one node; more readers wait for a turn."""
@@ -38,19 +36,13 @@ class Pump:
         self._is_abandoned = False
         self._changed = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
-        self._stream: CancellableStream[bytes] | None = None
-
-    def opened(self, stream: CancellableStream[bytes]) -> None:
-        """The connection, to be closed when nobody reads any more. Called in the thread."""
-        self._stream = stream
-        if self._is_abandoned:
-            close_stream(stream)
+        self.answer = LongAnswer()
+        """The engine's, to be ended when nobody reads any more."""
 
     def abandon(self) -> None:
         """Nobody reads any more. Called in whatever thread forgets the iterator."""
         self._is_abandoned = True
-        if self._stream is not None:
-            close_stream(self._stream)
+        self.answer.end()
         try:
             self._token.run_sync_soon(self.change)
         except trio.RunFinishedError:
@@ -102,18 +94,8 @@ class ContainerLogs:
             pump.abandon()
 
     def _read(self, pump: Pump, container: str, options: LogOptions, tty: bool) -> None:
+        """In a thread. The raw stream: the SDK's own call mixes the two outputs and rounds `since` to seconds."""
         demultiplexer = Demultiplexer(tty=tty)
-        with self._engine.translated():
-            for chunk in self._open(pump, container, options):
-                if not self._hand_over(pump, demultiplexer.feed(chunk)):
-                    return
-            self._hand_over(pump, demultiplexer.end())
-
-    def _open(self, pump: Pump, container: str, options: LogOptions) -> CancellableStream[bytes]:
-        """The raw stream: the SDK's own call mixes the two outputs and rounds `since` to seconds."""
-        from docker.types import CancellableStream
-
-        api = self._engine.api
         parameters: dict[str, Any] = {
             "stdout": Stream.STDOUT in options.streams,
             "stderr": Stream.STDERR in options.streams,
@@ -123,14 +105,12 @@ class ContainerLogs:
         }
         if options.since is not None:
             parameters["since"] = format_time(options.since)
-        url = f"{api.base_url}/v{api.api_version}/containers/{container}/logs"
-        response = api.get(url, params=parameters, stream=True, timeout=(api.timeout, None))
-        if not response.ok:
-            response.close()
-            raise ExecutorError(f"the Docker Engine gives no output of {container}: {response.reason}")
-        stream = CancellableStream(response.iter_content(chunk_size=None), response)
-        pump.opened(stream)
-        return stream
+        with self._engine.translated():
+            with pump.answer.reading(self._engine.api, f"/containers/{container}/logs", parameters) as response:
+                for chunk in response.iter_content(chunk_size=None):
+                    if not self._hand_over(pump, demultiplexer.feed(chunk)):
+                        return
+            self._hand_over(pump, demultiplexer.end())
 
     @staticmethod
     def _hand_over(pump: Pump, lines: Iterator[LogLine]) -> bool:
