@@ -66,6 +66,13 @@ class WouldDeadlock(SwarmError):
         super().__init__(ErrorCode.WOULD_DEADLOCK, text)
 
 
+class ScopeEnded(SwarmError):
+    """The scope stops or was cancelled, and starts nothing any more."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, f"scope {path} starts nothing any more: {reason}")
+
+
 class ActorFailed(Exception):
     """An actor crashed and is not restarted (any more); its scope ends with this, the crash is its cause."""
 

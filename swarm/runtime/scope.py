@@ -16,7 +16,7 @@ import trio
 
 from swarm.runtime.actor import Actor
 from swarm.runtime.context import InJob, InTurn, asker
-from swarm.runtime.errors import ActorDied, ActorFailed, ErrorCode, SwarmError, WouldDeadlock
+from swarm.runtime.errors import ActorDied, ActorFailed, ScopeEnded, WouldDeadlock
 from swarm.runtime.local import Cell, LocalRef
 from swarm.runtime.supervise import Restart, Supervisor
 from swarm.runtime.trace import Trace
@@ -131,7 +131,7 @@ class Scope:
 
     def _check_free(self, name: str) -> None:
         if self.reason:
-            raise SwarmError(ErrorCode.UNAVAILABLE, f"scope {self.path} starts nothing any more: {self.reason}")
+            raise ScopeEnded(self.path, self.reason)
         if name in self._children:
             raise ValueError(f"scope {self.path} has a {name!r} already")
 

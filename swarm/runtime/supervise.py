@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from swarm.runtime.actor import Actor, Shape
 from swarm.runtime.context import InTurn, asker
-from swarm.runtime.errors import ActorFailed, AskTimeout, ErrorCode, SwarmError
+from swarm.runtime.errors import ActorFailed, AskTimeout, ErrorCode, ScopeEnded, SwarmError
 from swarm.runtime.local import Cell
 from swarm.runtime.trace import Trace
 from swarm.runtime.turn import Call
@@ -205,8 +205,11 @@ class Supervisor:
         self.cell.call = None
 
     def _refused(self, message: Any, turn: Any, refusal: SwarmError) -> None:
-        """A refusal is an answer; that of a one-way message has nobody to go to but the log."""
-        if not self.cell.refuse(turn, refusal):
+        """A refusal is an answer; that of a one-way message has nobody to go to but the log.
+
+        That a scope ended meanwhile is no news there: whoever ended it says why.
+        """
+        if not self.cell.refuse(turn, refusal) and not isinstance(refusal, ScopeEnded):
             self.log.warning("actor %s refused %s: %r", self.cell.path, type(message).__name__, refusal)
 
 

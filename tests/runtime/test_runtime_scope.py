@@ -15,6 +15,7 @@ from swarm.runtime import (
     Actor,
     ActorDied,
     ActorFailed,
+    ErrorCode,
     LocalRef,
     Message,
     Request,
@@ -160,6 +161,34 @@ async def test_stop_from_elsewhere_leaves_the_context() -> None:
     assert log == ["+a", "-a", "stop returned", "left"] or log == ["+a", "-a", "left", "stop returned"]
     with pytest.raises(SwarmError, match="starts nothing any more: enough"):
         await scopes[0].start("b", lambda: Probe(log))
+
+
+class Host(Actor):
+    """Starts an actor in another scope at each message."""
+
+    def __init__(self, other: Scope) -> None:
+        self._other = other
+
+    @on(Finish)
+    async def begin(self, message: Finish, turn: Turn[None]) -> None:
+        await self._other.start("x", lambda: Probe([]))
+
+    @on(Crash)
+    def refuse(self, message: Crash, turn: Turn[None]) -> None:
+        raise SwarmError(ErrorCode.INVALID, "not so")
+
+
+async def test_a_message_that_comes_when_its_scope_ends_is_no_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_scope("ended") as ended:
+        pass
+    async with open_scope("s") as scope:
+        host = await scope.start("host", lambda: Host(ended))
+        await host.tell(Finish())
+        await trio.testing.wait_all_tasks_blocked()
+        assert caplog.messages == []
+        await host.tell(Crash())
+        await trio.testing.wait_all_tasks_blocked()
+        assert caplog.messages == ["actor s/host refused Crash: SwarmError(invalid: not so)"]
 
 
 async def test_a_stop_that_takes_too_long_is_cancelled(autojump_clock: Any) -> None:
