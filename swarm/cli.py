@@ -17,8 +17,8 @@ from swarm.commands.hiding import hide_secrets
 from swarm.commands.tree.lazy import Branch, LazyGroup
 
 EXIT_CODES = (
-    "Exit codes: 0 done and converged; 1 refused or failed; 2 wrong usage; 3 not converged within --timeout; "
-    "4 no daemon or no leader reachable."
+    "Exit codes: 0 done and converged; 1 refused or failed; 2 wrong usage; 3 not converged within --timeout, or no "
+    "longer waited for (Ctrl-C); 4 no daemon or no leader reachable; 130 ended with Ctrl-C."
 )
 _LOCAL = "swarm.commands.tree.local"
 _SERVICES = "swarm.commands.tree.services"

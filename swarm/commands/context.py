@@ -1,7 +1,7 @@
 """What every command needs: where the daemon's socket is, how to print, and which exit code tells what.
 
-Exit codes: 0 done and converged, 1 refused or failed, 2 usage, 3 not converged within --timeout, 4 no daemon or no leader
-reachable. `--socket`, else `SWARM_SOCKET`, else the default state directory's socket.
+Exit codes: 0 done and converged, 1 refused or failed, 2 usage, 3 not converged within --timeout or no longer waited for, 4 no
+daemon or no leader reachable, 130 ended with Ctrl-C. `--socket`, else `SWARM_SOCKET`, else the default state directory's socket.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Exit(IntEnum):
     USAGE = 2
     NOT_CONVERGED = 3
     UNREACHABLE = 4
+    INTERRUPTED = 130
+    """As shells have it: 128 and the number of SIGINT."""
 
 
 _UNREACHABLE = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.NOT_LEADER, ErrorCode.TIMEOUT, ErrorCode.ACTOR_DIED})
@@ -74,12 +76,17 @@ class Context:
         except SwarmError as error:
             fail(error)
 
-    def stream(self, request: Subscribe[T], timeout_s: float | None = None) -> Iterator[T]:
-        """The daemon's items until it ends the stream; `TimeoutError` when `timeout_s` have passed in all."""
+    def stream(
+        self, request: Subscribe[T], timeout_s: float | None = None, idle: Callable[[], None] | None = None
+    ) -> Iterator[T]:
+        """The daemon's items until it ends the stream; `AskTimeout` when `timeout_s` have passed in all.
+
+        `idle` is called about once a second while none comes.
+        """
         from swarm.wire.client import LocalClient
 
         with LocalClient(self.socket) as client:
-            yield from client.stream(request, timeout_s=timeout_s)
+            yield from client.stream(request, timeout_s=timeout_s, idle=idle)
 
 
 def socket_path(given: str | None) -> str:

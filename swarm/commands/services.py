@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swarm.commands import output
-from swarm.commands.context import Context, Exit, fail, read_secret, stop, usage
+from swarm.commands.context import Context, Exit, fail, read_secret, usage
 from swarm.commands.parse import duration_s
 from swarm.commands.progress import Wait, wait_for_service
 from swarm.commands.service_fields import ports_text, spec_fields
@@ -307,7 +307,7 @@ def why(context: Context, who: str) -> None:
 
 
 def logs(context: Context, who: str, follow: bool, tail: str, since: str | None, timestamps: bool, now: float) -> None:
-    """A service's or a task's output; lines of stderr go to stderr, notes too."""
+    """A service's or a task's output; lines of stderr go to stderr, notes too. Ctrl-C is how one ends a follow: no error."""
     wanted = (
         None if tail == "all" else int(tail) if tail.isdigit() else usage(f"--tail {tail!r} is not a number or all")
     )
@@ -328,7 +328,7 @@ def logs(context: Context, who: str, follow: bool, tail: str, since: str | None,
     except SwarmError as error:
         fail(error)
     except KeyboardInterrupt:
-        stop("interrupted", Exit.FAILED)
+        raise SystemExit(int(Exit.INTERRUPTED)) from None
 
 
 def _print_line(task_name: str, node_name: str, line: TaskLogLine, timestamps: bool) -> None:

@@ -7,10 +7,11 @@ them; `NoDaemon` when nobody answers at the socket.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
@@ -31,6 +32,8 @@ LENGTH_BYTES: Final = 4
 RECEIVE_BYTES: Final = 256 * 1024
 CONNECT_S: Final = 5.0
 """For the daemon to take the connection: it answers at once, or it hangs."""
+IDLE_S: Final = 1.0
+"""Nothing came for so long: whoever waits may want to say so."""
 LANE: Final = "single"
 
 
@@ -84,18 +87,26 @@ class LocalClient:
             self._flush()
             raise AskTimeout(f"the daemon at {self.path} did not answer within {timeout_s:g} s") from None
 
-    def stream(self, request: Subscribe[T], *, window: int = 64, timeout_s: float | None = None) -> Iterator[T]:
+    def stream(
+        self,
+        request: Subscribe[T],
+        *,
+        window: int = 64,
+        timeout_s: float | None = None,
+        idle: Callable[[], None] | None = None,
+    ) -> Iterator[T]:
         """The items, until the far side ends it; `SwarmError` when it fails.
 
-        With `timeout_s`, `AskTimeout` when the whole takes longer. Closing the iterator ends the stream.
+        With `timeout_s`, `AskTimeout` when the whole takes longer. `idle` is called whenever nothing has come for
+        `IDLE_S`. Closing the iterator ends the stream.
         """
         declared = declaration(request)
-        deadline = None if timeout_s is None else monotonic_seconds() + timeout_s
+        deadline = math.inf if timeout_s is None else monotonic_seconds() + timeout_s
         self._connect()
         call = self._mux.open(STREAM, declared.tag, encode_message(declared, request), window=window)
         try:
             while True:
-                event = self._next(call, deadline)
+                event = self._next_or_idle(call, deadline, idle)
                 if isinstance(event, ItemArrived):
                     self._mux.taken(call, len(event.body))
                     yield cast(T, decode_reply(declared, event.body))
@@ -129,7 +140,16 @@ class LocalClient:
         self._buffer.clear()
         self._events.clear()
 
-    def _next(self, call: int, deadline: float | None) -> Any:
+    def _next_or_idle(self, call: int, deadline: float, idle: Callable[[], None] | None) -> Any:
+        """As `_next`, calling `idle` each time that nothing has come for `IDLE_S`."""
+        while idle is not None and (pause_end := monotonic_seconds() + IDLE_S) < deadline:
+            try:
+                return self._next(call, pause_end)
+            except TimeoutError:
+                idle()
+        return self._next(call, deadline)
+
+    def _next(self, call: int, deadline: float) -> Any:
         """The next event of a call; `TimeoutError` at the deadline, the call's error as `SwarmError`."""
         while True:
             self._flush()
@@ -154,16 +174,13 @@ class LocalClient:
             with suppress(OSError):
                 self._socket.sendall(len(data).to_bytes(LENGTH_BYTES, "big") + data)
 
-    def _receive(self, deadline: float | None) -> None:
+    def _receive(self, deadline: float) -> None:
         """Wait for bytes and take in the messages that are complete."""
         assert self._socket is not None
-        if deadline is not None:
-            left = deadline - monotonic_seconds()
-            if left <= 0:
-                raise TimeoutError
-            self._socket.settimeout(left)
-        else:
-            self._socket.settimeout(None)
+        left = deadline - monotonic_seconds()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left if math.isfinite(left) else None)
         try:
             data = self._socket.recv(RECEIVE_BYTES)
         except TimeoutError:

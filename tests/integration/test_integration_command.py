@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,3 +186,34 @@ def test_the_printed_join_command_works_and_a_typed_token_gets_a_warning(shared:
     )
     assert done.returncode == 1
     assert "process list" in done.stderr and "SWARM_TOKEN" in done.stderr and token[:-4] not in done.stderr
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------------------------------
+def interrupted(cluster: LocalCluster, *arguments: str, after: str) -> tuple[int, str]:
+    """Exit code and the rest of stderr of a command that gets SIGINT once it has printed `after`."""
+    with subprocess.Popen(
+        cluster.command(*arguments),
+        env={"SWARM_SOCKET": cluster.socket("m")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if after in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    return process.returncode, rest
+
+
+def test_ending_a_follow_is_no_error_and_ending_a_wait_tells_how_to_go_on(shared: LocalCluster) -> None:
+    shared.run("svc", "create", "--name", "said", "--", "sh", "-c", "echo hello; sleep 600", node="m")
+    assert interrupted(shared, "svc", "logs", "said", "--follow", after="hello") == (130, "")
+    never = ["svc", "create", "--name", "never", "--constraint", "node.labels.no==1", "--", "true"]
+    code, told = interrupted(shared, *never, after="no suitable node")
+    assert (code, told) == (
+        3,
+        "no longer waiting: the change of never goes on; swarm svc ps never shows how far it is\n",
+    )
+    shared.run("svc", "rm", "said", "never", node="m")

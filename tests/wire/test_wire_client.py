@@ -25,6 +25,7 @@ from swarm.runtime.actor import Actor, on
 from swarm.runtime.errors import AskTimeout, ErrorCode, SwarmError
 from swarm.runtime.turn import Later, StreamTurn, Turn
 from swarm.testing.net import MemoryNetwork
+from swarm.wire import client as client_module
 from swarm.wire import frames as f
 from swarm.wire.client import LocalClient, NoDaemon
 from swarm.wire.messages.control import ListServices
@@ -42,6 +43,7 @@ class NodeActor(Actor):
         self.kept: list[Later[NodeStatusView]] = []
         self.gone = trio.Event()
         self.keep = False
+        self.pause_s = 0.0
 
     @on(GetNodeStatus)
     def status(self, request: GetNodeStatus, turn: Turn[NodeStatusView]) -> NodeStatusView:
@@ -65,6 +67,7 @@ class NodeActor(Actor):
 
     async def _leave(self, sink: Any, count: int) -> None:
         try:
+            await trio.sleep(self.pause_s)
             for number in range(count):
                 await sink.send(LeaveProgress(str(number)))
             sink.close()
@@ -164,6 +167,21 @@ async def test_closing_the_iterator_ends_the_stream(path: str) -> None:
             with trio.fail_after(5):
                 await actor.gone.wait()
             assert (await blocking(client.ask, GetNodeStatus(), timeout_s=5)).hostname == "host"
+
+
+async def test_who_waits_on_a_stream_hears_that_nothing_comes(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "IDLE_S", 0.01)
+    idle: list[str] = []
+
+    def read(client: LocalClient) -> list[str]:
+        stream = client.stream(LeaveCluster(), idle=lambda: idle.append(""))
+        return [item.text for item in stream]
+
+    async with daemon(path) as (_node, actor):
+        actor.pause_s = 0.2
+        with LocalClient(path) as client:
+            assert await blocking(read, client) == [str(number) for number in range(200)]
+    assert idle
 
 
 async def test_a_client_that_goes_away_is_noticed(path: str) -> None:

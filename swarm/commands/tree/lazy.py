@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import click
 from typer.core import TyperCommand, TyperGroup
@@ -102,3 +102,14 @@ class LazyGroup(WholeLinesGroup):
     def help_lines(self, ctx: click.Context) -> Iterator[tuple[str, str]]:
         """From the table, so that nothing is loaded."""
         return ((name, self.branches[name].help) for name in self.list_commands(ctx))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was typed; Ctrl-C where the command itself has nothing to say about it has a code of its own."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            from swarm.commands.context import Exit
+            from swarm.commands.output import note
+
+            note("interrupted; a change that was under way may have been made")
+            raise SystemExit(int(Exit.INTERRUPTED)) from None
