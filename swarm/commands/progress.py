@@ -118,10 +118,10 @@ def wait_for_service(context: Context, service: Service, wait: Wait, removal: bo
 def _service_line(name: str, progress: ServiceProgress, removal: bool) -> str:
     if removal:
         return ", ".join([f"{name}: {progress.text}", *progress.blocked[:2]])
-    counts = f"{progress.running}/{progress.desired}"
-    if progress.converged:
+    counts = f"{progress.running}/{progress.desired}" if progress.desired else ""
+    if progress.converged and counts:
         return f"{name}: {counts} converged"
-    told = progress.text.startswith(f"{progress.running} of {progress.desired} ")
+    told = not counts or progress.text.startswith(f"{progress.running} of {progress.desired} ")
     parts = ["" if told else counts, progress.text, *progress.blocked[:2], progress.last_error]
     return f"{name}: " + ", ".join(part for part in parts if part)
 

@@ -270,7 +270,7 @@ def _verdict(service: Service, count: _Count) -> str:
 
 
 def _sentence(service: Service, job: bool, count: _Count, stopping: int) -> str:
-    parts = [f"{count.served} of {count.desired} {'completed' if job else 'running'}"]
+    parts = [f"{count.served} of {count.desired} {'completed' if job else 'running'}"] if count.desired else []
     status = service.update_status
     if status is not None and status.state in UNDER_WAY:
         parts.append("rolling back" if status.state is UpdateState.ROLLBACK_STARTED else "updating")
@@ -280,7 +280,12 @@ def _sentence(service: Service, job: bool, count: _Count, stopping: int) -> str:
         parts.append(f"{count.surplus} surplus")
     if stopping:
         parts.append(f"{stopping} still to stop")
-    return ", ".join(parts)
+    return ", ".join(parts) or _none_wanted(service)
+
+
+def _none_wanted(service: Service) -> str:
+    """A service without a single slot, of which nothing is left."""
+    return "stopped, none runs" if isinstance(service.spec.mode, Replicated) else "no node is to run it"
 
 
 def _note_wait(ctx: ServiceContext, task: Task, waits: dict[str, None]) -> None:

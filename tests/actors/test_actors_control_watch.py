@@ -31,6 +31,11 @@ def test_without_a_hold_it_is_told_at_once() -> None:
     assert Hold(0.0).judge(RUNS, 0.0) == RUNS
 
 
+def test_what_is_scaled_to_nothing_is_told_at_once() -> None:
+    stopped = evolve(RUNS, desired=0, running=0, text="stopped, none runs")
+    assert Hold(1.0).judge(stopped, 10.0) == stopped
+
+
 def test_a_completed_job_is_told_at_once() -> None:
     done = evolve(RUNS, mode="replicated-job")
     assert Hold(1.0).judge(done, 10.0) == done

@@ -99,6 +99,13 @@ def test_a_countdown_that_moves_is_a_reminder_at_most(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.splitlines() == ["web: starts in 15 s", "web: starts in 5 s (for 10 s now)"]
 
 
+def test_a_service_that_is_scaled_to_nothing_ends_with_what_is_true(capsys: pytest.CaptureFixture[str]) -> None:
+    stopping = ServiceProgress(SERVICE.id, "replicated", 0, 0, False, text="2 still to stop", stopping=2)
+    stopped = ServiceProgress(SERVICE.id, "replicated", 0, 0, True, text="stopped, none runs")
+    assert service_exit([stopping, stopped]) == Exit.DONE
+    assert capsys.readouterr().err.splitlines() == ["web: 2 still to stop", "web: stopped, none runs"]
+
+
 def test_a_quiet_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert service_exit([waits(), DONE], wait=Wait(quiet=True)) == Exit.DONE
     assert capsys.readouterr().err == ""

@@ -32,6 +32,17 @@ def test_a_service_converges_when_all_run() -> None:
     assert found.text == "3 of 3 running"
 
 
+def test_a_service_of_which_none_is_wanted_says_so_and_not_that_all_of_none_run() -> None:
+    world = World("a")
+    world.create(spec(replicas=2))
+    world.run()
+    world.scale(0)
+    world.settle()
+    assert (facts(world).converged, facts(world).text) == (False, "2 still to stop")
+    world.run()
+    assert (facts(world).converged, facts(world).text) == (True, "stopped, none runs")
+
+
 def test_scale_down_converges_only_when_the_surplus_has_stopped() -> None:
     world = World("a")
     world.create(spec(replicas=3))

@@ -53,7 +53,7 @@ async def follow_service(store: Ref, request: WatchService, clock: Clock, sink: 
 
 
 class Hold:
-    """Believes in convergence only when it lasts; what a job has completed stays completed."""
+    """Believes in convergence only when it lasts; what a job has completed stays completed, and what was stopped stopped."""
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
@@ -64,8 +64,8 @@ class Hold:
         if not progress.converged:
             self._since = None
             return progress
-        if progress.mode.endswith("-job"):
-            return progress
+        if progress.mode.endswith("-job") or not progress.desired:
+            return progress  # nothing runs that could end again
         if self._since is None:
             self._since = now_s
         if now_s - self._since >= self._hold_s:
