@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=Enum)
 
 CONFLICT_RETRIES = 5
+HEADER = ("ID", "HOSTNAME", "STATUS", "MANAGER", "TASKS", "RUNS")
+"""Of the list. What is the same for nearly all nodes, that they are active, is a word of the status where it is not."""
 
 
 def list_nodes(context: Context, stale: bool) -> None:
@@ -35,21 +37,28 @@ def list_nodes(context: Context, stale: bool) -> None:
 
 def _print_list(context: Context, views: Iterable[NodeView]) -> None:
     here = context.ask(GetNodeStatus()).node_id
-    header = ("ID", "HOSTNAME", "STATUS", "AVAILABILITY", "MANAGER STATUS", "TASKS", "RUNS")
-    output.print_table(header, [_row(view, here) for view in views])
+    output.print_table(HEADER, [row(view, here) for view in views])
 
 
-def _row(view: NodeView, here: str) -> tuple[str, ...]:
+def row(view: NodeView, here: str) -> tuple[str, ...]:
+    """A node's line in the list; `here` is the id of the node that was asked."""
     node = view.node
     return (
         node.id[: output.SHORT_ID] + (" *" if node.id == here else ""),
         node.description.hostname,
-        node.status.state.name.capitalize(),
-        node.spec.availability.name.capitalize(),
+        status_text(node),
         manager_text(view),
         str(view.tasks),
         ", ".join(node.description.executors),
     )
+
+
+def status_text(node: Node) -> str:
+    """`Ready`, `Down`; with `drain` or `pause` when no new tasks are placed there."""
+    state = node.status.state.name.capitalize()
+    if node.spec.availability is Availability.ACTIVE:
+        return state
+    return f"{state}, {node.spec.availability.name.lower()}"
 
 
 def manager_text(view: NodeView) -> str:
