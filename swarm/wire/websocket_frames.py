@@ -76,15 +76,17 @@ class Splitter:
             self._buffer += data
             buffer = self._buffer
         at = 0
-        while not self.closing:
-            end = self._frame(buffer, at)
-            if end == at:
-                break
-            at = end
-        if buffer is data:
-            self._buffer += data[at:]
-        else:
-            del self._buffer[:at]
+        try:
+            while not self.closing:
+                end = self._frame(buffer, at)
+                if end == at:
+                    break
+                at = end
+        finally:  # what is refused is left at its beginning
+            if buffer is data:
+                self._buffer += data[at:]
+            else:
+                del self._buffer[:at]
 
     def _frame(self, buffer: bytes | bytearray, at: int) -> int:
         """Take apart the frame that begins at `at`: where it ends, or `at` when it is not complete."""
@@ -137,3 +139,43 @@ class Splitter:
         if first & FIN:
             self.messages.append(bytes(parts))
             self._parts = None
+
+
+class Skipper:
+    """Walks over the frames behind a refusal and keeps nothing of them but whether the peer's close came.
+
+    What is no frame looks like one of some length: then no close is seen, and time has to end the connection.
+    """
+
+    def __init__(self) -> None:
+        self.closed = False
+        """The peer's close frame has come: it knows, and sends no more."""
+        self._head = b""
+        """The beginning of a frame that does not tell its length yet: thirteen bytes at the most."""
+        self._left = 0
+        """Bytes of the present frame that are still to come."""
+
+    def feed(self, data: bytes) -> None:
+        """Bytes came."""
+        skipped = min(self._left, len(data))
+        self._left -= skipped
+        buffer, at = self._head + data[skipped:], 0
+        while not self.closed and (size := _frame_bytes(buffer, at)):
+            self.closed = buffer[at] & OPCODE == CLOSE
+            self._left = max(0, at + size - len(buffer))
+            at += size - self._left
+        self._head = buffer[at:]
+
+
+def _frame_bytes(buffer: bytes, at: int) -> int:
+    """The length of the frame that begins at `at`, head included; 0 when its head is not whole."""
+    if len(buffer) < at + 2:
+        return 0
+    second, body = buffer[at + 1], at + 2
+    size = second & LENGTH
+    if size >= LENGTH_IN_2:
+        body += 2 if size == LENGTH_IN_2 else 8
+        if len(buffer) < body:
+            return 0
+        size = int.from_bytes(buffer[at + 2 : body], "big")
+    return body - at + (KEY_BYTES if second & MASKED else 0) + size

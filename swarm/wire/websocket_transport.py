@@ -19,7 +19,7 @@ from swarm.ca.identity import Peer
 from swarm.ports.net import TransportClosed
 from swarm.wire.tls import explain
 from swarm.wire.tls_stream import TlsStream
-from swarm.wire.websocket_frames import POLICY, FramingError, Splitter
+from swarm.wire.websocket_frames import POLICY, FramingError, Skipper, Splitter
 
 CLOSE_S: Final = 2.0
 """For the closing handshake; a peer that does not read is cut off after it."""
@@ -39,7 +39,7 @@ class _Gives(Enum):
     HEAD = "the head of the handshake, and all of it when it is a refusal"
     ASIDE = "control frames"
     ALL = "everything"
-    END = "the end alone: bytes behind those that were refused mean nothing"
+    END = "the end alone, be it the peer's close: what else comes behind a refusal means nothing"
 
 
 class LibrarySide(trio.abc.Stream):
@@ -55,6 +55,7 @@ class LibrarySide(trio.abc.Stream):
         self._gives = _Gives.HEAD
         self._head = b""
         self._aside = bytearray()
+        self._skipper = Skipper()
         self._wake = trio.Event()
 
     @property
@@ -90,8 +91,9 @@ class LibrarySide(trio.abc.Stream):
         self._gives = _Gives.ALL
         self._wake.set()
 
-    def refuse(self) -> None:
-        """From now on what arrives is thrown away, so that the peer can send on until it reads why it is refused."""
+    def refuse(self, rest: bytes) -> None:
+        """From now on what arrives is thrown away, these bytes first, until the peer has read why it is refused."""
+        self._skipper.feed(rest)
         self._gives = _Gives.END
         self._wake.set()
 
@@ -107,10 +109,12 @@ class LibrarySide(trio.abc.Stream):
             data = bytes(self._aside)
             self._aside.clear()
             return data
-        data = await self.read()
-        while data and self._gives is _Gives.END:
+        while not self._skipper.closed:
             data = await self.read()
-        return data
+            if not data or self._gives is not _Gives.END:
+                return data
+            self._skipper.feed(data)
+        return b""
 
     async def _receive_head(self) -> bytes:
         data = await self.read()
@@ -225,7 +229,7 @@ class WebsocketTransport:
                 splitter.aside.clear()
         except FramingError as error:
             self._refusal = error
-            self._side.refuse()
+            self._side.refuse(splitter.rest())
             raise TransportClosed(f"{self._remote_address}: {error}") from error
         if splitter.closing or not data:
             self._side.hand_back(splitter.rest())

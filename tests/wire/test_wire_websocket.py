@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from wsproto.frame_protocol import FrameProtocol
 from swarm.ca.credentials import Credentials
 from swarm.ca.identity import ANONYMOUS, PeerRole
 from swarm.ports.net import DialError, Listener, Transport, TransportClosed
-from swarm.wire import websocket
+from swarm.wire import websocket, websocket_transport
 from swarm.wire.frames import ANONYMOUS_MESSAGE_BYTES_MAX
 from swarm.wire.streams import TcpStreams
 from swarm.wire.tls import client_context
@@ -259,6 +260,31 @@ async def test_a_text_message_ends_the_connection_with_the_reason() -> None:
             assert caught.value.reason is not None
             assert caught.value.reason.code == 1003
             await client.aclose()
+        await trio.aclose_forcefully(stream)
+
+
+async def test_a_refusal_ends_with_the_answer_of_the_peer_and_not_with_the_time_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(websocket_transport, "CLOSE_S", math.inf)
+    async with served() as (_, listener):
+        host, port = listener.address.rsplit(":", 1)
+        stream = TlsStream(
+            await trio.open_tcp_stream(host, int(port)), client_context(HERE.root_only(), anonymous=True)
+        )
+        await stream.do_handshake()
+        async with trio.open_nursery() as nursery:
+            client = await trio_websocket.wrap_client_stream(nursery, stream, listener.address, "/swarm/1")  # type: ignore[arg-type]
+            far = await listener.accept()
+            nursery.start_soon(client.send_message, bytes(3 << 20))
+            with pytest.raises(TransportClosed, match="maximum message size"):
+                await far.receive()
+            with trio.fail_after(30):  # this client, as others, leaves it to the server to close the connection
+                await far.aclose()
+            with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+                await client.get_message()
+            assert caught.value.reason is not None and caught.value.reason.code == 1009
+            nursery.cancel_scope.cancel()
         await trio.aclose_forcefully(stream)
 
 

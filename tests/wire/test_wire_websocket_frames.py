@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol
 
-from swarm.wire.websocket_frames import PROTOCOL_ERROR, TOO_LARGE, UNACCEPTABLE, FramingError, Splitter
+from swarm.wire.websocket_frames import PROTOCOL_ERROR, TOO_LARGE, UNACCEPTABLE, FramingError, Skipper, Splitter
 
 LIMIT = 100_000
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([125, 126, 65_535, 65_536]))
@@ -126,3 +126,49 @@ def test_a_control_frame_between_fragments_is_no_part_of_the_message() -> None:
     splitter = fed(first, ping, bytes(client.send_data(b"!")))
     assert list(splitter.messages) == [bytes(LIMIT - 1) + b"!"]
     assert splitter.aside == ping
+
+
+# --- behind a refusal ----------------------------------------------------------------------------------------------------
+@given(
+    from_client=st.booleans(),
+    sizes=st.lists(st.one_of(st.integers(0, 300), st.sampled_from([65_535, 65_536, LIMIT + 1])), max_size=5),
+    cuts=st.lists(st.integers(0, 400_000), max_size=8),
+)
+def test_the_peers_close_is_seen_behind_whatever_it_sent_and_not_before(
+    from_client: bool, sizes: list[int], cuts: list[int]
+) -> None:
+    library = FrameProtocol(from_client, [])
+    before = b"".join(bytes(library.send_data(b"\x88" * size)) for size in sizes)
+    ends = sorted({*(cut for cut in cuts if cut < len(before)), len(before)})
+    skipper = Skipper()
+    for start, end in itertools.pairwise([0, *ends]):
+        skipper.feed(before[start:end])
+        assert not skipper.closed
+    skipper.feed(bytes(library.close(1009, "too large")))
+    assert skipper.closed
+
+
+def test_what_is_refused_is_walked_over_from_its_beginning() -> None:
+    client = FrameProtocol(True, [])
+    splitter, skipper = Splitter(from_client=True, limit=LIMIT), Skipper()
+    whole = bytes(client.send_data(b"fine")) + bytes(client.send_data(bytes(LIMIT + 1)))
+    splitter.feed(whole[:3])
+    with pytest.raises(FramingError):
+        splitter.feed(whole[3:50])
+    assert list(splitter.messages) == [b"fine"]
+    skipper.feed(splitter.rest())
+    skipper.feed(whole[50:])
+    assert not skipper.closed
+    skipper.feed(bytes(client.close(1009)))
+    assert skipper.closed
+
+
+def test_bytes_that_are_no_frames_take_no_memory() -> None:
+    skipper = Skipper()
+    skipper.feed(b"GET / HTTP/1.1\r\n" * 1_000)
+    tracemalloc.start()
+    for _ in range(100):
+        skipper.feed(bytes(range(256)) * 100)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 100_000
