@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from swarm.ports.clock import monotonic_seconds, pause
+from swarm.ports.free_ports import free_port, is_free
 
 MANAGERS = ("manager-1", "manager-2", "manager-3")
 WORKERS = ("worker-1", "worker-2")
+NODE_PORTS = range(10_000, 20_000)
+SERVICE_PORTS = range(21_000, 32_000)
+"""Apart from those of the nodes, which are drawn later."""
 REPLICAS = 6
 LIMIT_S = 90.0
 STEP_LIMIT_S = 45.0
@@ -68,7 +71,7 @@ class Demo:
     # --- nodes -----------------------------------------------------------------------------------------------------
     def start(self, name: str, token: str = "") -> None:
         """Start a node: the first makes the cluster, the others join it."""
-        self.addresses[name] = f"127.0.0.1:{_free_port()}"
+        self.addresses[name] = f"127.0.0.1:{free_port(NODE_PORTS)}"
         options = ["--state-dir", str(self.directory / name), "--listen", self.addresses[name], "--hostname", name]
         options += ["--executor", "process", "--detach"]
         if token:
@@ -128,23 +131,11 @@ def _with_socket(arguments: list[str], where: list[str]) -> list[str]:
     return arguments[:cut] + where + arguments[cut:]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _free_port_prefix() -> int:
     """A number that with one more digit is a port that is free, for each digit."""
-    for prefix in range(2100, 3200):
-        try:
-            for digit in range(10):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", prefix * 10 + digit))
-        except OSError:
-            continue
-        return prefix
+    for prefix in range(SERVICE_PORTS.start // 10, SERVICE_PORTS.stop // 10):
+        if all(is_free(prefix * 10 + digit) for digit in range(10)):
+            return prefix
     raise DemoFailed("no ten free ports in a row on loopback")
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from swarm.ports.clock import monotonic_seconds, pause
-from swarm.ports.entropy import SystemEntropy
+from swarm.ports.free_ports import free_port
 
 
 class LocalCluster:
@@ -104,22 +103,6 @@ class LocalCluster:
         """A daemon's process id."""
         pid: int = self.json("status", node=name)["pid"]
         return pid
-
-
-PORTS = range(10_000, 32_000)
-"""Below what Linux gives to outgoing connections (from 32768): a daemon that is down must find its port free again."""
-PORT_TRIES_MAX = 100
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, and that no outgoing connection is given by chance."""
-    entropy = SystemEntropy()
-    for _ in range(PORT_TRIES_MAX):
-        port = entropy.integer(PORTS.start, PORTS.stop - 1)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError(f"no free port found among {PORT_TRIES_MAX} between {PORTS.start} and {PORTS.stop}")
 
 
 def alive(pid: int) -> bool:

@@ -15,9 +15,10 @@ from typing import TypeVar
 from chaos_net import TestNet, small_disk, why_not
 
 from swarm.model.objects import Node
+from swarm.ports.free_ports import free_port
 from swarm.runtime.errors import SwarmError
 from swarm.runtime.message import Request
-from swarm.testing.daemons import LocalCluster, alive, free_port, local_cluster, wait_until
+from swarm.testing.daemons import LocalCluster, alive, local_cluster, wait_until
 from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import ListNodes
 from swarm.wire.messages.node import GetNodeStatus, NodeStatusView

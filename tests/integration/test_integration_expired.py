@@ -12,8 +12,9 @@ from swarm.actors.bootstrap import NodeSettings, new_cluster
 from swarm.ca.certificates import validity_of
 from swarm.model.ids import Instant
 from swarm.ports.entropy import SystemEntropy
+from swarm.ports.free_ports import free_port
 from swarm.ports.state_dir import open_state_dir
-from swarm.testing.daemons import free_port, local_cluster, wait_until
+from swarm.testing.daemons import local_cluster, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 OFF_S = 200 * 86400.0

@@ -16,8 +16,9 @@ from attrs import define, evolve, field
 
 from swarm.model.specs import NodeSpec
 from swarm.ports.clock import monotonic_seconds
+from swarm.ports.free_ports import free_port
 from swarm.runtime.errors import ErrorCode, SwarmError
-from swarm.testing.daemons import LocalCluster, alive, free_port, local_cluster, wait_until
+from swarm.testing.daemons import LocalCluster, alive, local_cluster, wait_until
 from swarm.wire.client import LocalClient
 from swarm.wire.messages.control import GetNode, ListNodes, NodeView, UpdateNode
 from swarm.wire.messages.node import GetNodeStatus, NodeStatusView

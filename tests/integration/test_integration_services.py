@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from swarm.ports.clock import pause, wall_seconds
-from swarm.testing.daemons import LocalCluster, alive, free_port, local_cluster, wait_until
+from swarm.ports.free_ports import free_port
+from swarm.testing.daemons import LocalCluster, alive, local_cluster, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
